@@ -1,0 +1,1 @@
+//! Requests that wait, and when a worker takes how many of them.

@@ -1,0 +1,3 @@
+//! The `zoo-server` command.
+
+fn main() {}

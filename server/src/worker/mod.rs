@@ -1,0 +1,1 @@
+//! Worker processes: how they come into being, what they are told, and what happens when they die.
