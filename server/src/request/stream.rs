@@ -151,7 +151,7 @@ mod tests {
         assert!(sender.push(piece.clone()));
         assert!(sender.push(piece.clone()));
         assert_eq!(chunks.next().await.unwrap().unwrap(), piece);
-        let seen = || std::future::poll_fn(|cx| Poll::Ready(mailbox.collect(cx)));
+        let seen = || poll_fn(|cx| Poll::Ready(mailbox.collect(cx)));
         assert_eq!(seen().await, []);
         assert_eq!(chunks.next().await.unwrap().unwrap(), piece);
         assert_eq!(seen().await, [Notice::Taken { item: 3, bytes: ACKNOWLEDGE }]);
@@ -180,6 +180,6 @@ mod tests {
         let (sender, chunks) = chunks(mailbox.clone(), 3);
         drop(chunks);
         assert!(sender.push(Bytes::from_static(b"x")));
-        assert_eq!(std::future::poll_fn(|cx| Poll::Ready(mailbox.collect(cx))).await, [Notice::Abandoned(3)]);
+        assert_eq!(poll_fn(|cx| Poll::Ready(mailbox.collect(cx))).await, [Notice::Abandoned(3)]);
     }
 }
