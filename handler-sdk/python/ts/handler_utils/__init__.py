@@ -1,0 +1,1 @@
+"""Aids for writing handlers."""

@@ -1,0 +1,1 @@
+"""Start-up of models that are spread over several devices."""

@@ -1,0 +1,5 @@
+"""A declared metric."""
+
+from zoo_handler.metrics import CachingMetric
+
+__all__ = ["CachingMetric"]

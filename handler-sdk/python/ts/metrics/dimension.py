@@ -1,0 +1,5 @@
+"""Labels of metrics."""
+
+from zoo_handler.metrics import Dimension
+
+__all__ = ["Dimension"]

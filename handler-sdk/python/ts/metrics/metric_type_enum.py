@@ -1,0 +1,5 @@
+"""The types of metrics."""
+
+from zoo_handler.metrics import MetricTypes
+
+__all__ = ["MetricTypes"]

@@ -1,0 +1,1 @@
+"""Base classes from before TorchServe, kept for old handlers."""

@@ -1,0 +1,1 @@
+"""The base handler and the built-in handlers."""

@@ -1,0 +1,1 @@
+"""Base handlers of models that are spread over several devices."""
