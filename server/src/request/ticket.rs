@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Outcome;
 use super::mailbox::{Mailbox, Notice};
@@ -18,21 +19,25 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub struct Promise(Option<Arc<Mutex<State>>>);
 
-/// The waiting end.
+/// The waiting end. It resolves at the request's deadline at the latest.
 #[derive(Debug)]
-pub struct Pending(Arc<Mutex<State>>);
+pub struct Pending {
+    state: Arc<Mutex<State>>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
 
 #[derive(Debug)]
 enum State {
     Waiting { waiter: Option<Waker>, place: Option<(Mailbox, u64)> },
-    Answered(Box<Outcome>),
+    Answered(Outcome),
     Over,
 }
 
 /// Makes the two ends.
-pub fn ticket() -> (Promise, Pending) {
+pub fn ticket(deadline: Option<Instant>) -> (Promise, Pending) {
     let state = Arc::new(Mutex::new(State::Waiting { waiter: None, place: None }));
-    (Promise(Some(state.clone())), Pending(state))
+    let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+    (Promise(Some(state.clone())), Pending { state, deadline })
 }
 
 impl Promise {
@@ -75,7 +80,7 @@ fn settle(state: &Mutex<State>, outcome: Outcome) {
         let mut state = state.lock();
         match std::mem::replace(&mut *state, State::Over) {
             State::Waiting { waiter, .. } => {
-                *state = State::Answered(Box::new(outcome));
+                *state = State::Answered(outcome);
                 waiter
             }
             State::Answered(_) | State::Over => None,
@@ -89,25 +94,35 @@ fn settle(state: &Mutex<State>, outcome: Outcome) {
 impl Future for Pending {
     type Output = Outcome;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let mut state = self.0.lock();
-        match &mut *state {
-            State::Waiting { waiter, .. } => {
-                *waiter = Some(cx.waker().clone());
-                Poll::Pending
-            }
-            State::Answered(_) | State::Over => match std::mem::replace(&mut *state, State::Over) {
-                State::Answered(outcome) => Poll::Ready(*outcome),
-                // Polled again after the answer was taken; a caller's defect that must not hang.
-                _ => Poll::Ready(Err(Failure::Internal { message: "The answer was taken before.".into() })),
-            },
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if let Some(outcome) = self.answered(cx) {
+            return Poll::Ready(outcome);
+        }
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().poll(cx).map(|()| Err(Failure::DeadlineExceeded)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Pending {
+    fn answered(&self, cx: &Context<'_>) -> Option<Outcome> {
+        let mut state = self.state.lock();
+        if let State::Waiting { waiter, .. } = &mut *state {
+            *waiter = Some(cx.waker().clone());
+            return None;
+        }
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Answered(outcome) => Some(outcome),
+            // Polled again after the answer was taken; a caller's defect that must not hang.
+            _ => Some(Err(Failure::Internal { message: "The answer was taken before.".into() })),
         }
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let left = std::mem::replace(&mut *self.0.lock(), State::Over);
+        let left = std::mem::replace(&mut *self.state.lock(), State::Over);
         if let State::Waiting { place: Some((mailbox, item)), .. } = left {
             mailbox.leave(Notice::Abandoned(item));
         }
@@ -130,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_arrives() {
-        let (promise, pending) = ticket();
+        let (promise, pending) = ticket(None);
         let waiter = tokio::spawn(pending);
         tokio::task::yield_now().await;
         promise.answer(answer());
@@ -139,14 +154,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_promise_answers_for_itself() {
-        let (promise, pending) = ticket();
+        let (promise, pending) = ticket(None);
         drop(promise);
         assert!(matches!(pending.await, Err(Failure::Internal { .. })));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_answers_and_then_nobody_waits() {
+        let (promise, pending) = ticket(Some(Instant::now() + std::time::Duration::from_millis(5)));
+        assert!(matches!(pending.await, Err(Failure::DeadlineExceeded)));
+        assert!(promise.is_abandoned());
+    }
+
     #[tokio::test]
     async fn leaving_is_noticed_where_the_request_is() {
-        let (promise, pending) = ticket();
+        let (promise, pending) = ticket(None);
         let mailbox = Mailbox::default();
         assert!(promise.place(Some((mailbox.clone(), 7))));
         assert!(!promise.is_abandoned());
@@ -159,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answered_request_is_not_abandoned_by_its_waiter_going_away() {
-        let (promise, pending) = ticket();
+        let (promise, pending) = ticket(None);
         let mailbox = Mailbox::default();
         promise.place(Some((mailbox.clone(), 7)));
         promise.answer(answer());
