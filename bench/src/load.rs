@@ -6,6 +6,7 @@
 
 mod connection;
 mod recorder;
+mod request;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -17,6 +18,7 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 
 use self::connection::Connection;
 use self::recorder::Recorder;
+use self::request::Request;
 use crate::procs;
 use crate::report::{Generator, Report, Server};
 
@@ -47,7 +49,7 @@ pub struct Plan {
 /// What every client of a run shares.
 struct Job {
     address: String,
-    request: Vec<u8>,
+    request: Request,
     expect: Option<String>,
     until: Instant,
     recorder: RefCell<Recorder>,
@@ -70,7 +72,7 @@ async fn measure(plan: &Plan) -> Result<Report> {
     let until = begin + plan.duration;
     let job = Rc::new(Job {
         address: address_of(&plan.target)?,
-        request: request_bytes(&plan.target, plan.body_bytes),
+        request: Request::new(&plan.target, plan.body_bytes)?,
         expect: plan.expect.clone(),
         until,
         recorder: RefCell::new(Recorder::new(begin, until)?),
@@ -194,19 +196,6 @@ fn address_of(target: &http::Uri) -> Result<String> {
     Ok(format!("{host}:{}", target.port_u16().unwrap_or(80)))
 }
 
-/// The whole request as bytes, built once and sent unchanged each time.
-fn request_bytes(target: &http::Uri, body_bytes: usize) -> Vec<u8> {
-    let path = target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let host = target.authority().map_or("", http::uri::Authority::as_str);
-    let mut request = format!(
-        "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/octet-stream\r\n\
-         Content-Length: {body_bytes}\r\n\r\n"
-    )
-    .into_bytes();
-    request.resize(request.len() + body_bytes, b'0');
-    request
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
@@ -289,16 +278,5 @@ mod tests {
     fn only_plain_http_is_accepted() {
         let error = run(&plan("https://127.0.0.1/".parse().unwrap())).unwrap_err();
         assert!(error.to_string().contains("plain HTTP"), "{error}");
-    }
-
-    #[test]
-    fn the_request_is_complete_and_has_the_body_that_was_asked_for() {
-        let request = request_bytes(&"http://127.0.0.1:8080/predictions/a?b=c".parse().unwrap(), 3);
-        let request = String::from_utf8(request).unwrap();
-        assert!(
-            request.starts_with("POST /predictions/a?b=c HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n"),
-            "{request}"
-        );
-        assert!(request.ends_with("Content-Length: 3\r\n\r\n000"), "{request}");
     }
 }

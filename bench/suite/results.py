@@ -21,8 +21,8 @@ class Scenario(NamedTuple):
 SCENARIOS = (
     Scenario("1 client, no batching", 1, 1, 1),
     Scenario("32 clients, no batching", 32, 1, 1),
-    Scenario("1 MB bodies, 8 clients", 8, 1_000_000, 1),
     Scenario("32 clients, batch 16", 32, 1, 16),
+    Scenario("1 MB bodies, 8 clients", 8, 1_000_000, 1),
 )
 
 

@@ -5,8 +5,10 @@
 use std::fmt;
 use std::io;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+
+use super::request::Request;
 
 /// Room for one read. Small answers fit whole; large ones take several reads.
 const READ_BYTES: usize = 16 * 1024;
@@ -85,13 +87,13 @@ impl<'a> Connection<'a> {
     }
 
     /// Sends `request`, reads the whole answer. After a failure the next exchange starts on a new connection.
-    pub(super) async fn exchange(&mut self, request: &[u8]) -> Result<Answer<'_>, Failure> {
+    pub(super) async fn exchange(&mut self, request: &Request) -> Result<Answer<'_>, Failure> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => connect(self.address).await.map_err(Failure::Connect)?,
         };
         self.received.clear();
-        if let Err(error) = stream.write_all(request).await {
+        if let Err(error) = request.send(&mut stream).await {
             // A server may refuse a body before it has read it all; then its answer says more than the broken pipe.
             let refusal = self.read_head(&mut stream).await.map_err(|_| Failure::Transfer(error))?;
             return Ok(Answer { status: refusal.status, body: &self.received[refusal.bytes..] });
@@ -205,6 +207,7 @@ fn length_of(value: &[u8]) -> Result<usize, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -227,9 +230,10 @@ mod tests {
         };
         let ask = async {
             let mut connection = Connection::new(&address);
+            let request = Request::new(&format!("http://{address}/").parse().unwrap(), 1).unwrap();
             let mut seen = Vec::new();
             for _ in 0..count {
-                let outcome = connection.exchange(b"POST / HTTP/1.1\r\n\r\n").await;
+                let outcome = connection.exchange(&request).await;
                 seen.push(match outcome {
                     Ok(answer) => Ok((answer.status, String::from_utf8(answer.body.to_vec()).unwrap())),
                     Err(failure) => Err(failure.kind().to_owned()),
