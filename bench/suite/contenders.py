@@ -161,8 +161,8 @@ class Zoo(ArchiveServer):
         return version_of([str(self.binary), "--version"])
 
     def command(self, addresses: Dict[str, str], folder: Path) -> List[object]:
-        arguments = [part for name, address in addresses.items() for part in (f"--{name}-address", address)]
-        return [self.binary, *arguments, "--model-store", folder / "store"]
+        return [self.binary, "--inference-address", addresses["inference"],
+                "--management-address", addresses["management"], "--model-store", folder / "store"]
 
 
 def write_archive(path: Path, handler: Path) -> None:

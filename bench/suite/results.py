@@ -32,9 +32,13 @@ class Cell:
     def __init__(self) -> None:
         self.reports: List[Dict[str, Any]] = []
 
+    def counted(self) -> List[Dict[str, Any]]:
+        """The runs that other programs didn't disturb; all of them when there is none."""
+        return [report for report in self.reports if report["others_cores"] <= BUSY_CORES] or self.reports
+
     def median(self, value: Callable[[Dict[str, Any]], Optional[float]]) -> Optional[float]:
-        """Over the rounds; none when no round has the value."""
-        values = [v for v in map(value, self.reports) if v is not None]
+        """Over the runs that count; none when no run has the value."""
+        values = [v for v in map(value, self.counted()) if v is not None]
         return statistics.median(values) if values else None
 
     def failure(self) -> Optional[str]:
@@ -43,11 +47,12 @@ class Cell:
                      if report["failed"] or not report["requests"]), None)
 
     def summary(self) -> Dict[str, Any]:
-        """Medians over the rounds, with the single runs."""
+        """Medians over the runs that count, with all single runs."""
         return {
             "requests_per_s": self.median(lambda r: r["requests_per_s"]),
-            "requests_per_s_lowest": min(r["requests_per_s"] for r in self.reports),
-            "requests_per_s_highest": max(r["requests_per_s"] for r in self.reports),
+            "requests_per_s_lowest": min(r["requests_per_s"] for r in self.counted()),
+            "requests_per_s_highest": max(r["requests_per_s"] for r in self.counted()),
+            "runs_counted": len(self.counted()),
             "latency_us": {name: self.median(lambda r, name=name: (r["latency_us"] or {}).get(name))
                            for name in ("mean", "p50", "p90", "p99", "p999", "max")},
             "server_cpu_s_per_1000": self.median(lambda r: r["server"]["cpu_s_per_1000"]),
@@ -77,11 +82,15 @@ def machine() -> Dict[str, Any]:
 def markdown(result: Dict[str, Any]) -> str:
     """The tables for people: speed, then what it cost."""
     computer, settings = result["machine"], result["settings"]
+    cells = [cell for row in result["contenders"] for cell in row["scenarios"].values()]
+    runs = [run for cell in cells for run in cell["runs"]]
+    disturbed = len(runs) - sum(cell["runs_counted"] for cell in cells)
     lines = [
         f"{computer['cores']} cores ({computer['cpu']}), {computer['memory_bytes'] / 2**30:.0f} GiB, "
         f"{computer['kernel']}, Python {computer['python']}, {result['started']}.",
         f"Medians of {settings['rounds']} alternating rounds of {settings['duration_s']:g} s after "
-        f"{settings['burn_in_s']:g} s of load per start and {settings['warm_up_s']:g} s before each measurement; "
+        f"{settings['burn_in_s']:g} s of load per start and {settings['warm_up_s']:g} s before each measurement, "
+        f"without {disturbed} of {len(runs)} runs that other programs disturbed; "
         "load generator on the same cores; one worker; no access log.",
         "",
         "Requests per second (median latency):",
