@@ -1,5 +1,5 @@
-//! The floor: an HTTP server that reads the body, answers two bytes and does nothing else. No server with a model
-//! behind it can be faster with the same HTTP stack, so every other result is read against this one.
+//! The floor: an HTTP server that reads the body, answers two bytes and does nothing else. No server with a
+//! model behind it can be faster with the same HTTP stack, so every other result is read against this one.
 
 use std::net::SocketAddr;
 

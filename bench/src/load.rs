@@ -1,8 +1,8 @@
 //! Runs one measurement: N keep-alive connections in a closed loop, a warm-up, then the measured window.
 //!
-//! Everything runs on one thread, because the generator shares the machine with the server it measures. A loop only
-//! decides when a request starts; `connection` carries it and `recorder` counts it from the start that the loop names,
-//! so a loop with scheduled starts needs nothing but another way to choose them.
+//! Everything runs on one thread, because the generator shares the machine with the server it measures. A
+//! loop only decides when a request starts; `connection` carries it and `recorder` counts it from the start
+//! that the loop names, so a loop with scheduled starts needs nothing but another way to choose them.
 
 mod connection;
 mod recorder;
@@ -109,7 +109,8 @@ async fn closed_loop(job: Rc<Job>) {
     }
 }
 
-/// Waits for the requests that were under way when the window closed; the ones that outlive the grace have failed.
+/// Waits for the requests that were under way when the window closed; the ones that outlive the grace have
+/// failed.
 async fn finish(clients: &mut JoinSet<()>, grace_ends: Instant, recorder: &RefCell<Recorder>) {
     while !clients.is_empty() {
         match timeout_at(grace_ends.into(), clients.join_next()).await {
@@ -203,7 +204,8 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers every read on every connection with the same bytes; an empty answer means silence.
+    /// A server that answers every read on every connection with the same bytes; an empty answer means
+    /// silence.
     fn canned(answer: &'static str) -> http::Uri {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

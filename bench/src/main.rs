@@ -19,7 +19,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Sends requests in a closed loop; JSON on stdout, a line for people on stderr, status 1 when a request failed.
+    /// Sends requests in a closed loop; JSON on stdout, a line for people on stderr, status 1 when a request
+    /// failed.
     Load(LoadArgs),
     /// Serves the bare HTTP stack: reads the body, answers two bytes.
     Floor {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-/// The unit of CPU times in `/proc/<pid>/stat`: fixed to 1/100 s for programs, whatever the kernel's own tick is.
+/// The unit of CPU times in `/proc/<pid>/stat`: fixed to 1/100 s for programs, whatever the kernel's own tick
+/// is.
 const TICK: Duration = Duration::from_millis(10);
 
 /// What a process tree has used so far and holds now.
@@ -46,7 +47,8 @@ pub fn cpu_of_machine() -> Result<Duration> {
     parse_machine(&text).context("/proc/stat has no line of CPU times")
 }
 
-/// Interrupts are left out: their time belongs to no program, and a program's own packets cause most of them here.
+/// Interrupts are left out: their time belongs to no program, and a program's own packets cause most of them
+/// here.
 fn parse_machine(text: &str) -> Option<Duration> {
     let times = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let times: Vec<u32> = times.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;

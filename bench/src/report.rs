@@ -34,8 +34,8 @@ pub struct Report {
     pub generator: Generator,
     /// What the measured server used; absent when no process was named.
     pub server: Option<Server>,
-    /// CPU time of all other programs inside the window, in cores: how far the result can be trusted. Absent when no
-    /// process was named, as the server would count as another program.
+    /// CPU time of all other programs inside the window, in cores: how far the result can be trusted. Absent
+    /// when no process was named, as the server would count as another program.
     pub others_cores: Option<f64>,
 }
 

@@ -1,4 +1,4 @@
-"""The servers that are compared: how each one is prepared, started with one worker, and given the no-op handler."""
+"""The servers that are compared: how each is prepared, started with one worker, and given the no-op."""
 
 import contextlib
 import json
@@ -46,7 +46,9 @@ def is_answered(running: Running) -> Running:
     """The server again, after one request got the answer that the load generator will expect."""
     status, text = ask("POST", running.url, b"0")
     if (status, text) != (200, ANSWER):
-        raise running.server.error(f"answered {status} {' '.join(text.split())!r} to the no-op instead of {ANSWER!r}")
+        raise running.server.error(
+            f"answered {status} {' '.join(text.split())!r} to the no-op instead of {ANSWER!r}"
+        )
     return running
 
 
@@ -82,8 +84,20 @@ class Mosec(Contender):
     @contextlib.contextmanager
     def start(self, batch_size: int, folder: Path) -> Iterator[Running]:
         port = free_port()
-        command = [self.python, PEERS / "mosec" / "noop.py", "--address", "127.0.0.1", "--port", str(port),
-                   "--path", folder / "sockets", "--capacity", str(QUEUE_SIZE), "--log-level", "warning"]
+        command = [
+            self.python,
+            PEERS / "mosec" / "noop.py",
+            "--address",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--path",
+            folder / "sockets",
+            "--capacity",
+            str(QUEUE_SIZE),
+            "--log-level",
+            "warning",
+        ]
         batching = {"BENCH_BATCH_SIZE": str(batch_size), "BENCH_BATCH_WAIT_MS": str(BATCH_WAIT_MS)}
         with Server(self.name, command, folder, batching) as server:
             url = f"http://127.0.0.1:{port}/inference"
@@ -108,11 +122,16 @@ class ArchiveServer(Contender):
     def start(self, batch_size: int, folder: Path) -> Iterator[Running]:
         (folder / "store").mkdir()
         write_archive(folder / "store" / "noop.mar", PEERS / "handlers" / self.handler)
-        addresses = {name: f"http://127.0.0.1:{free_port()}" for name in ("inference", "management", "metrics")}
+        addresses = {
+            name: f"http://127.0.0.1:{free_port()}" for name in ("inference", "management", "metrics")
+        }
         with Server(self.name, self.command(addresses, folder), folder, self.environment(folder)) as server:
             server.wait_until_answers(f"{addresses['inference']}/ping")
-            status, text = ask("POST", f"{addresses['management']}/models?url=noop.mar&initial_workers=1&synchronous=true"
-                                       f"&batch_size={batch_size}&max_batch_delay={BATCH_WAIT_MS}")
+            status, text = ask(
+                "POST",
+                f"{addresses['management']}/models?url=noop.mar&initial_workers=1&synchronous=true"
+                f"&batch_size={batch_size}&max_batch_delay={BATCH_WAIT_MS}",
+            )
             if status != 200:
                 raise server.error(f"refused the no-op model with {status} {' '.join(text.split())!r}")
             yield is_answered(Running(server, f"{addresses['inference']}/predictions/noop"))
@@ -131,20 +150,43 @@ class TorchServe(ArchiveServer):
         return f"{pinned_version('torchserve')}, {version_of([java, '-version'])}"
 
     def environment(self, folder: Path) -> Dict[str, str]:
-        # Its PID file goes to TMPDIR and the sockets of its workers to TEMP, under names that every instance shares.
-        return {"TMPDIR": str(folder), "TEMP": str(folder), "LOG_LOCATION": str(folder), "METRICS_LOCATION": str(folder)}
+        # Its PID file goes to TMPDIR and its workers' sockets to TEMP, under names that all instances share.
+        return {
+            "TMPDIR": str(folder),
+            "TEMP": str(folder),
+            "LOG_LOCATION": str(folder),
+            "METRICS_LOCATION": str(folder),
+        }
 
     def command(self, addresses: Dict[str, str], folder: Path) -> List[object]:
         settings = {f"{name}_address": address for name, address in addresses.items()}
-        settings.update({
-            "grpc_inference_port": str(free_port()), "grpc_management_port": str(free_port()),
-            "disable_token_authorization": "true", "enable_model_api": "true", "default_workers_per_model": "1",
-            "job_queue_size": str(QUEUE_SIZE), "async_logging": "true", "disable_system_metrics": "true",
-        })
-        (folder / "config.properties").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-        return [self.python.parent / "torchserve", "--start", "--foreground", "--no-config-snapshots",
-                "--model-store", folder / "store", "--ts-config", folder / "config.properties",
-                "--log-config", PEERS / "torchserve" / "log4j2.xml"]
+        settings.update(
+            {
+                "grpc_inference_port": str(free_port()),
+                "grpc_management_port": str(free_port()),
+                "disable_token_authorization": "true",
+                "enable_model_api": "true",
+                "default_workers_per_model": "1",
+                "job_queue_size": str(QUEUE_SIZE),
+                "async_logging": "true",
+                "disable_system_metrics": "true",
+            }
+        )
+        (folder / "config.properties").write_text(
+            "".join(f"{key}={value}\n" for key, value in settings.items())
+        )
+        return [
+            self.python.parent / "torchserve",
+            "--start",
+            "--foreground",
+            "--no-config-snapshots",
+            "--model-store",
+            folder / "store",
+            "--ts-config",
+            folder / "config.properties",
+            "--log-config",
+            PEERS / "torchserve" / "log4j2.xml",
+        ]
 
 
 class Zoo(ArchiveServer):
@@ -161,14 +203,24 @@ class Zoo(ArchiveServer):
         return version_of([str(self.binary), "--version"])
 
     def command(self, addresses: Dict[str, str], folder: Path) -> List[object]:
-        return [self.binary, "--inference-address", addresses["inference"],
-                "--management-address", addresses["management"], "--model-store", folder / "store"]
+        return [
+            self.binary,
+            "--inference-address",
+            addresses["inference"],
+            "--management-address",
+            addresses["management"],
+            "--model-store",
+            folder / "store",
+        ]
 
 
 def write_archive(path: Path, handler: Path) -> None:
     """The smallest archive that TorchServe takes: a manifest and the handler."""
-    manifest = {"runtime": "python", "archiverVersion": "0.12.0",
-                "model": {"modelName": "noop", "modelVersion": "1.0", "handler": handler.name}}
+    manifest = {
+        "runtime": "python",
+        "archiverVersion": "0.12.0",
+        "model": {"modelName": "noop", "modelVersion": "1.0", "handler": handler.name},
+    }
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest, indent=2))
         archive.write(handler, handler.name)

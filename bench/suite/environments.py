@@ -24,9 +24,9 @@ def cache_root() -> Path:
 
 
 def environment(name: str, modules: Sequence[str] = ()) -> Path:
-    """The Python of the environment for `peers/name`: its pins, and modules of ours that it needs beside them.
+    """The Python of the environment for `peers/name`: its pins, and modules of ours that it needs too.
 
-    The folder's name holds a hash of all that, so a changed pin makes a new environment and an old one is never mended.
+    The folder's name holds a hash of all that: a changed pin makes a new environment, no old one is mended.
     """
     requirements = PEERS / name / "requirements.txt"
     stand_ins = [PEERS / name / module for module in modules]
@@ -45,8 +45,17 @@ def make(folder: Path, requirements: Path, stand_ins: List[Path]) -> None:
     print(f"preparing {folder}", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)
-    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-               "--no-deps", "--requirement", str(requirements)]
+    command = [
+        str(folder / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--requirement",
+        str(requirements),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         raise BenchError(f"cannot install {requirements}: {done.stdout.strip().splitlines()[-1:]}")

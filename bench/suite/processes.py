@@ -37,13 +37,21 @@ def ask(method: str, url: str, body: Optional[bytes] = None) -> Tuple[int, str]:
 class Server:
     """A server in a process group of its own; leaving the context ends the group and every descendant."""
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, environment: Optional[Dict[str, str]] = None):
+    def __init__(
+        self, name: str, command: Sequence[str], folder: Path, environment: Optional[Dict[str, str]] = None
+    ):
         self.name = name
         self.log = folder / "server.log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [str(part) for part in command], cwd=folder, env={**os.environ, **(environment or {})},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+                [str(part) for part in command],
+                cwd=folder,
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def __enter__(self) -> "Server":
         return self

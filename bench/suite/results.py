@@ -43,8 +43,14 @@ class Cell:
 
     def failure(self) -> Optional[str]:
         """The first failure of any round."""
-        return next((report["first_failure"] or "no request was answered" for report in self.reports
-                     if report["failed"] or not report["requests"]), None)
+        return next(
+            (
+                report["first_failure"] or "no request was answered"
+                for report in self.reports
+                if report["failed"] or not report["requests"]
+            ),
+            None,
+        )
 
     def summary(self) -> Dict[str, Any]:
         """Medians over the runs that count, with all single runs."""
@@ -53,8 +59,10 @@ class Cell:
             "requests_per_s_lowest": min(r["requests_per_s"] for r in self.counted()),
             "requests_per_s_highest": max(r["requests_per_s"] for r in self.counted()),
             "runs_counted": len(self.counted()),
-            "latency_us": {name: self.median(lambda r, name=name: (r["latency_us"] or {}).get(name))
-                           for name in ("mean", "p50", "p90", "p99", "p999", "max")},
+            "latency_us": {
+                name: self.median(lambda r, name=name: (r["latency_us"] or {}).get(name))
+                for name in ("mean", "p50", "p90", "p99", "p999", "max")
+            },
             "server_cpu_s_per_1000": self.median(lambda r: r["server"]["cpu_s_per_1000"]),
             "server_rss_bytes": self.median(lambda r: r["server"]["rss_bytes"]),
             "server_pss_bytes": self.median(lambda r: r["server"]["pss_bytes"]),
@@ -89,7 +97,7 @@ def markdown(result: Dict[str, Any]) -> str:
         f"{computer['cores']} cores ({computer['cpu']}), {computer['memory_bytes'] / 2**30:.0f} GiB, "
         f"{computer['kernel']}, Python {computer['python']}, {result['started']}.",
         f"Medians of {settings['rounds']} alternating rounds of {settings['duration_s']:g} s after "
-        f"{settings['burn_in_s']:g} s of load per start and {settings['warm_up_s']:g} s before each measurement, "
+        f"{settings['burn_in_s']:g} s of load per start and {settings['warm_up_s']:g} s before each run, "
         f"without {disturbed} of {len(runs)} runs that other programs disturbed; "
         "load generator on the same cores; one worker; no access log.",
         "",
@@ -97,20 +105,33 @@ def markdown(result: Dict[str, Any]) -> str:
         "",
     ]
     lines += table(result, speed)
-    lines += ["", "Server's CPU milliseconds per request / memory (PSS, MiB) / generator's share of one core / "
-                  "cores that other programs took:", ""]
+    lines += [
+        "",
+        "Server's CPU milliseconds per request / memory (PSS, MiB) / generator's share of one core / "
+        "cores that other programs took:",
+        "",
+    ]
     lines += table(result, cost)
-    lines += ["", "Versions: " + "; ".join(f"{row['name']}: {row['version']}" for row in result["contenders"]) + "."]
-    lines += [f"FAILED: {row['name']}, {name}: {cell['failure']}" for row in result["contenders"]
-              for name, cell in row["scenarios"].items() if cell["failure"]]
+    lines += [
+        "",
+        "Versions: " + "; ".join(f"{row['name']}: {row['version']}" for row in result["contenders"]) + ".",
+    ]
+    lines += [
+        f"FAILED: {row['name']}, {name}: {cell['failure']}"
+        for row in result["contenders"]
+        for name, cell in row["scenarios"].items()
+        if cell["failure"]
+    ]
     return "\n".join(lines)
 
 
 def table(result: Dict[str, Any], show: Callable[[Dict[str, Any]], str]) -> List[str]:
     """One row per contender, one column per scenario."""
     names = [scenario.name for scenario in SCENARIOS]
-    rows = [["", *names]] + [[row["name"]] + [show(row["scenarios"][name]) if name in row["scenarios"] else ""
-                                              for name in names] for row in result["contenders"]]
+    rows = [["", *names]] + [
+        [row["name"]] + [show(row["scenarios"][name]) if name in row["scenarios"] else "" for name in names]
+        for row in result["contenders"]
+    ]
     rows.insert(1, ["---"] * len(rows[0]))
     return ["| " + " | ".join(row) + " |" for row in rows]
 
@@ -127,5 +148,7 @@ def cost(cell: Dict[str, Any]) -> str:
     if cell["failure"]:
         return "FAILED"
     others = cell["others_cores"]
-    return (f"{cell['server_cpu_s_per_1000']:.3f} / {cell['server_pss_bytes'] / 2**20:.0f} / "
-            f"{cell['generator_core_share']:.0%} / {others:.2f}{' (busy!)' if others > BUSY_CORES else ''}")
+    return (
+        f"{cell['server_cpu_s_per_1000']:.3f} / {cell['server_pss_bytes'] / 2**20:.0f} / "
+        f"{cell['generator_core_share']:.0%} / {others:.2f}{' (busy!)' if others > BUSY_CORES else ''}"
+    )

@@ -52,17 +52,23 @@ class Processes(unittest.TestCase):
         with self.server("print('no such port'); raise SystemExit(3)") as server:
             with self.assertRaises(BenchError) as raised:
                 server.wait_until_answers(f"http://127.0.0.1:{free_port()}/")
-        self.assertEqual(str(raised.exception),
-                         "the server ended with status 3 instead of starting; it wrote last: no such port")
+        self.assertEqual(
+            str(raised.exception),
+            "the server ended with status 3 instead of starting; it wrote last: no such port",
+        )
 
 
 def report(requests_per_s: float, failure: Optional[str] = None, others_cores: float = 0.0) -> Dict[str, Any]:
     """A run as the load generator reports it, as far as the tables read it."""
     return {
-        "requests": int(requests_per_s), "requests_per_s": requests_per_s, "failed": 1 if failure else 0,
-        "first_failure": failure, "latency_us": {"p50": 1e6 / requests_per_s},
+        "requests": int(requests_per_s),
+        "requests_per_s": requests_per_s,
+        "failed": 1 if failure else 0,
+        "first_failure": failure,
+        "latency_us": {"p50": 1e6 / requests_per_s},
         "server": {"cpu_s_per_1000": 0.25, "rss_bytes": 2**21, "pss_bytes": 2**20},
-        "generator": {"core_share": 0.125}, "others_cores": others_cores,
+        "generator": {"core_share": 0.125},
+        "others_cores": others_cores,
     }
 
 
@@ -71,8 +77,8 @@ def result(*reports: Dict[str, Any]) -> Dict[str, Any]:
     cell = Cell()
     cell.reports.extend(reports)
     return {
-        "started": "today", "machine": {"cores": 2, "cpu": "a CPU", "memory_bytes": 2**34, "kernel": "a kernel",
-                                        "python": "3"},
+        "started": "today",
+        "machine": {"cores": 2, "cpu": "a CPU", "memory_bytes": 2**34, "kernel": "a kernel", "python": "3"},
         "settings": {"rounds": len(reports), "duration_s": 4.0, "warm_up_s": 1.0, "burn_in_s": 5.0},
         "contenders": [{"name": "one", "version": "1", "scenarios": {SCENARIOS[0].name: cell.summary()}}],
     }
@@ -86,7 +92,9 @@ class Results(unittest.TestCase):
         self.assertNotIn("FAILED", text)
 
     def test_disturbed_runs_are_set_aside_while_there_are_others(self) -> None:
-        text = markdown(result(report(1000, others_cores=0.9), report(500_000, others_cores=0.5), report(2000)))
+        text = markdown(
+            result(report(1000, others_cores=0.9), report(500_000, others_cores=0.5), report(2000))
+        )
         self.assertIn("| one | 2 000 (0.50 ms) |", text)
         self.assertIn("without 2 of 3 runs", text)
         text = markdown(result(report(1000, others_cores=0.9)))

@@ -1,4 +1,4 @@
-"""The no-op handler for mosec: bytes in, bytes out, no serialisation. The batch size comes from the environment."""
+"""The no-op handler for mosec: bytes in, bytes out, no serialisation; the environment says the batch size."""
 
 import os
 

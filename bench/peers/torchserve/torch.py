@@ -1,8 +1,8 @@
 """A stand-in for torch, placed only into the environment that this suite makes for TorchServe.
 
-TorchServe's worker imports torch to recognise tensors among a handler's answers, whether or not there are any. The
-no-op handler has none, so a module with the two names that the worker looks at serves it, without gigabytes of torch.
-The memory measured for TorchServe is therefore that of a worker without torch, as it is for every other contender.
+TorchServe's worker imports torch to recognise tensors among a handler's answers, even where there are none.
+The no-op handler has none, so a module with the two names that the worker looks at is enough, in place of
+gigabytes of torch. The memory measured is that of a worker without torch, as for every other contender.
 """
 
 

@@ -1,4 +1,5 @@
-//! One keep-alive HTTP/1.1 connection: sends bytes that are ready and reads as much of the answer as counting needs.
+//! One keep-alive HTTP/1.1 connection: sends bytes that are ready and reads as much of the answer as counting
+//! needs.
 //!
 //! Knows statuses, lengths and chunks, and nothing of redirects, cookies, compression or pipelining.
 
@@ -94,7 +95,8 @@ impl<'a> Connection<'a> {
         };
         self.received.clear();
         if let Err(error) = request.send(&mut stream).await {
-            // A server may refuse a body before it has read it all; then its answer says more than the broken pipe.
+            // A server may refuse a body before it has read it all; then its answer says more than the broken
+            // pipe.
             let refusal = self.read_head(&mut stream).await.map_err(|_| Failure::Transfer(error))?;
             return Ok(Answer { status: refusal.status, body: &self.received[refusal.bytes..] });
         }

@@ -1,4 +1,5 @@
-//! Counts outcomes: latencies of right answers inside the window, failures at any time. Knows no socket and no loop.
+//! Counts outcomes: latencies of right answers inside the window, failures at any time. Knows no socket and
+//! no loop.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -49,7 +50,8 @@ impl Recorder {
         }
     }
 
-    /// A request failed; `detail` is asked for only once, because a run may fail a million times for one reason.
+    /// A request failed; `detail` is asked for only once, because a run may fail a million times for one
+    /// reason.
     pub(super) fn fail(&mut self, kind: &str, detail: impl FnOnce() -> String) {
         self.first_failure.get_or_insert_with(|| format!("{kind}: {}", detail()));
         match self.failures.get_mut(kind) {

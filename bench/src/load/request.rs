@@ -8,8 +8,8 @@ use rustix::fs::{MemfdFlags, memfd_create, sendfile};
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 
-/// From this size on a body is sent from a file in memory. The kernel then refers to its pages instead of copying them,
-/// which would otherwise cost the generator as much CPU as a fast server uses to read the body.
+/// From this size on a body is sent from a file in memory. The kernel then refers to its pages instead of
+/// copying them, which would otherwise cost the generator as much CPU as a fast server uses to read the body.
 const SENT_BY_REFERENCE: usize = 64 * 1024;
 
 /// What every client of a run sends.
