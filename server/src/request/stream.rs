@@ -65,6 +65,11 @@ impl ChunkSender {
         within
     }
 
+    /// Whether chunks wait that the client hasn't taken.
+    pub fn is_backed_up(&self) -> bool {
+        self.0.lock().waiting > 0
+    }
+
     /// Ends the stream.
     pub fn end(self, how: Result<(), Failure>) {
         self.finish(how);

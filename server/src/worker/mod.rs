@@ -3,6 +3,11 @@
 //! [`pool`] keeps the workers of one model version; each has an [`owner`], the task that launches its process, feeds it and answers for it.
 //! What the owner decides is in pure modules beside it: [`state`] (its life), [`window`] and [`pace`] (how much to send ahead).
 
+pub mod exchange;
+pub mod inflight;
+pub mod link;
+pub mod loss;
+pub mod orders;
 pub mod pace;
 pub mod state;
 pub mod window;
