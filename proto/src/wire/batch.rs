@@ -7,7 +7,7 @@ use super::frame::{Frame, Kind, MAX_PAYLOAD, WireError};
 use super::headers::HeaderBlock;
 use super::outbox::Outbox;
 
-/// Parts up to this size travel inside their Batch frame; larger ones follow in Body frames.
+/// So many body bytes of an item travel inside its Batch frame; parts that go beyond follow in Body frames.
 pub const INLINE_UP_TO: usize = 64 * 1024;
 /// Bytes of a Body frame before the body bytes.
 pub const BODY_HEAD: usize = 24;
@@ -34,15 +34,6 @@ impl Part<'_> {
     fn len(&self) -> usize {
         self.body.iter().map(Bytes::len).sum()
     }
-
-    fn deferred(&self) -> bool {
-        self.len() > INLINE_UP_TO
-    }
-
-    fn encoded_len(&self) -> usize {
-        let inline = if self.deferred() { 0 } else { self.len() };
-        PART_HEAD + self.name.len() + self.content_type.len() + inline
-    }
 }
 
 /// One item of a batch: a request.
@@ -67,7 +58,12 @@ pub struct Item<'a> {
 impl Item<'_> {
     /// Bytes that the item takes in a Batch frame.
     pub fn encoded_len(&self) -> usize {
-        let parts: usize = self.parts.iter().map(Part::encoded_len).sum();
+        let parts: usize = self
+            .placed_parts()
+            .map(|(part, inline)| {
+                PART_HEAD + part.name.len() + part.content_type.len() + if inline { part.len() } else { 0 }
+            })
+            .sum();
         ITEM_HEAD + self.request_id.len() + self.url_path.len() + self.headers.as_bytes().len() + parts
     }
 
@@ -79,6 +75,15 @@ impl Item<'_> {
             && short(self.request_id)
             && short(self.url_path)
             && self.parts.iter().all(|part| short(part.name) && short(part.content_type))
+    }
+
+    /// The parts, each with a note whether its bytes travel inside the Batch frame.
+    fn placed_parts(&self) -> impl Iterator<Item = (&Part<'_>, bool)> {
+        self.parts.iter().scan(0, |inlined, part| {
+            let inline = *inlined + part.len() <= INLINE_UP_TO;
+            *inlined += if inline { part.len() } else { 0 };
+            Some((part, inline))
+        })
     }
 
     fn put(&self, out: &mut Outbox) {
@@ -95,23 +100,23 @@ impl Item<'_> {
         out.put(self.request_id.as_bytes());
         out.put(self.url_path.as_bytes());
         out.put(self.headers.as_bytes());
-        for part in &self.parts {
-            put_part(part, out);
+        for (part, inline) in self.placed_parts() {
+            put_part(part, inline, out);
         }
     }
 }
 
-fn put_part(part: &Part<'_>, out: &mut Outbox) {
+fn put_part(part: &Part<'_>, inline: bool, out: &mut Outbox) {
     let mut head = [0_u8; PART_HEAD];
     let mut field = &mut head[..];
     field.put_u64_le(part.len() as u64);
     field.put_u16_le(part.name.len() as u16);
     field.put_u16_le(part.content_type.len() as u16);
-    field.put_u8(if part.deferred() { DEFERRED } else { 0 });
+    field.put_u8(if inline { 0 } else { DEFERRED });
     out.put(&head);
     out.put(part.name.as_bytes());
     out.put(part.content_type.as_bytes());
-    if !part.deferred() {
+    if inline {
         for piece in part.body {
             out.put(piece);
         }
@@ -157,8 +162,8 @@ fn first_frame(items: &[Item<'_>]) -> (usize, usize) {
 }
 
 fn put_deferred(item: &Item<'_>, out: &mut Outbox) {
-    for (index, part) in item.parts.iter().enumerate() {
-        if part.deferred() {
+    for (index, (part, inline)) in item.placed_parts().enumerate() {
+        if !inline {
             encode_body(item.id, index as u16, part.body, out);
         }
     }

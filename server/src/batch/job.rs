@@ -22,6 +22,8 @@ pub struct Job {
     pub request: Request,
     /// What is asked.
     pub task: Task,
+    /// Whether the client named the version; TorchServe's texts differ.
+    pub version_named: bool,
     /// When it entered the queue.
     pub queued_at: Instant,
     /// What it weighs in the queue.
@@ -33,9 +35,9 @@ pub struct Job {
 
 impl Job {
     /// A fresh job.
-    pub fn new(request: Request, task: Task, promise: Promise, now: Instant) -> Self {
+    pub fn new(request: Request, task: Task, version_named: bool, promise: Promise) -> Self {
         let weight = request.weight();
-        Self { request, task, queued_at: now, weight, deaths: 0, promise }
+        Self { request, task, version_named, queued_at: Instant::now(), weight, deaths: 0, promise }
     }
 
     /// Answers it.

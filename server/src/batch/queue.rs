@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::job::Job;
@@ -53,6 +54,8 @@ pub struct Queue {
     policy: BatchPolicy,
     limits: Limits,
     inner: Mutex<Inner>,
+    /// Told when a closed queue has been emptied.
+    drained: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +82,7 @@ struct Hungry {
 impl Queue {
     /// An empty queue.
     pub fn new(policy: BatchPolicy, limits: Limits) -> Self {
-        Self { policy, limits, inner: Mutex::default() }
+        Self { policy, limits, inner: Mutex::default(), drained: Notify::new() }
     }
 
     /// How batches are gathered.
@@ -156,6 +159,9 @@ impl Queue {
                 Decision::Nothing => break Taken::Nothing,
             }
         };
+        if inner.jobs.is_empty() && inner.closed.is_some() {
+            self.drained.notify_waiters();
+        }
         if taken == Taken::Some {
             // More may be left than this worker took, and somebody may have been passed over while it was gathering.
             inner.wake_next(self.policy.size);
@@ -228,6 +234,25 @@ impl Queue {
     /// Refuses everything from now on with `failure`. What waits stays.
     pub fn close(&self, failure: Failure) {
         self.inner.lock().closed = Some(failure);
+    }
+
+    /// Accepts again.
+    pub fn reopen(&self) {
+        self.inner.lock().closed = None;
+    }
+
+    /// Waits until nothing is left in a closed queue.
+    pub async fn drained(&self) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            // Listening before looking, so that the last job can't go unnoticed in between.
+            drained.as_mut().enable();
+            if self.is_empty() {
+                return;
+            }
+            drained.await;
+        }
     }
 
     /// Answers everything that waits.

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 use zoo_proto::wire::HeaderBlock;
+use zoo_proto::wire::frame::MAX_PAYLOAD;
 
 use crate::failure::Failure;
 use stream::Chunks;
@@ -98,10 +99,31 @@ impl From<Bytes> for Payload {
 impl Request {
     /// What the request weighs in a queue that is bounded by bytes.
     pub fn weight(&self) -> usize {
-        let parts: usize = self.parts.iter().map(|part| part.body.len() + part.name.len()).sum();
-        self.headers.as_bytes().len() + self.url_path.len() + parts
+        let bodies: usize = self.parts.iter().map(|part| part.body.len()).sum();
+        self.letterhead() + bodies
+    }
+
+    /// Whether a worker can be told of it at all: everything but the bodies must fit one frame of its protocol.
+    pub fn fits_a_frame(&self) -> bool {
+        let small = |text: &str| text.len() <= usize::from(u16::MAX);
+        self.letterhead() <= MAX_LETTERHEAD
+            && self.parts.len() <= MAX_PARTS
+            && small(&self.id)
+            && small(&self.url_path)
+            && self.parts.iter().all(|part| small(&part.name) && small(&part.content_type))
+    }
+
+    /// Bytes of everything but the bodies.
+    fn letterhead(&self) -> usize {
+        let names: usize = self.parts.iter().map(|part| part.name.len() + part.content_type.len()).sum();
+        self.headers.as_bytes().len() + self.url_path.len() + names
     }
 }
+
+/// Half a frame, so that small bodies find room beside it.
+const MAX_LETTERHEAD: usize = MAX_PAYLOAD / 2;
+/// With the fixed fields of each part, a quarter of a frame.
+const MAX_PARTS: usize = MAX_PAYLOAD / 4 / 16;
 
 /// What a handler answered.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! it, and the clock. It never waits for any one of them, so a slow client, a full socket or a busy handler holds up nothing else.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use zoo_proto::wire::batch::{
 use zoo_proto::wire::event::{Log, Metric, decode_log, decode_metrics};
 use zoo_proto::wire::{Frame, Incoming, Kind, WireError};
 
+use super::floor::Floor;
 use super::inflight::{InFlight, Settled, Slot};
 use super::link::{Filled, Link};
 use super::loss::Loss;
@@ -25,7 +26,7 @@ use super::orders::{Order, Orders};
 use super::pace::Pace;
 use super::window::Window;
 use crate::batch::job::{Job, Task};
-use crate::batch::queue::{Queue, Taken};
+use crate::batch::queue::Taken;
 use crate::failure::Failure;
 use crate::request::mailbox::{Mailbox, Notice};
 use crate::request::stream::chunks;
@@ -63,7 +64,7 @@ pub struct Terms {
 }
 
 /// What a worker says beside its answers.
-pub trait Sink {
+pub trait Sink: Send + Sync {
     /// A log record.
     fn log(&self, log: Log);
     /// Metrics of the handler.
@@ -71,14 +72,12 @@ pub trait Sink {
 }
 
 /// The work of one ready worker.
-pub struct Exchange<'a, S> {
+pub struct Exchange<S> {
     terms: Terms,
-    link: &'a mut Link<S>,
-    queue: &'a Queue,
-    orders: &'a Orders,
-    /// Ready workers of the version.
-    ready: &'a AtomicUsize,
-    sink: &'a dyn Sink,
+    link: Link<S>,
+    floor: Arc<Floor>,
+    orders: Orders,
+    sink: Arc<dyn Sink>,
     /// What is on the wire.
     pub inflight: InFlight,
     pace: Pace,
@@ -102,23 +101,15 @@ enum Leaving {
     Bye,
 }
 
-impl<'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'a, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     /// Begins with nothing on the wire.
-    pub fn new(
-        terms: Terms,
-        link: &'a mut Link<S>,
-        queue: &'a Queue,
-        orders: &'a Orders,
-        ready: &'a AtomicUsize,
-        sink: &'a dyn Sink,
-    ) -> Self {
+    pub fn new(terms: Terms, link: Link<S>, floor: Arc<Floor>, orders: Orders, sink: Arc<dyn Sink>) -> Self {
         let now = Instant::now();
         Self {
             terms,
             link,
-            queue,
+            floor,
             orders,
-            ready,
             sink,
             inflight: InFlight::new(now),
             pace: Pace::default(),
@@ -171,7 +162,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'a, S> {
             && self.leaving == Leaving::No
         {
             self.leaving = Leaving::Finishing;
-            self.queue.leave(self.terms.worker);
+            self.floor.queue.leave(self.terms.worker);
             self.give_back_waiting();
         }
         if self.leaving == Leaving::Finishing && self.inflight.batches() == 0 {
@@ -368,7 +359,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'a, S> {
             else {
                 return;
             };
-            match self.queue.poll_take(self.terms.worker, hunger, &mut self.taken, cx) {
+            match self.floor.queue.poll_take(self.terms.worker, hunger, &mut self.taken, cx) {
                 Taken::Some => self.send(),
                 Taken::Until(when) => {
                     self.gather_until = Some(when);
@@ -423,7 +414,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'a, S> {
         let (ids, jobs) = self.inflight.recall_waiting();
         if !ids.is_empty() {
             encode_cancel(&ids, &mut self.link.outbox);
-            self.queue.put_back(jobs);
+            self.floor.queue.put_back(jobs);
         }
     }
 
@@ -477,7 +468,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Exchange<'a, S> {
 
     /// When the oldest batch will have run for so long that others should have what waits behind it.
     fn overrun_at(&self, since: Instant) -> Option<Instant> {
-        let others = self.ready.load(Ordering::Relaxed) > 1;
+        let others = self.floor.ready() > 1;
         if self.overran || !others || self.inflight.batches() < 2 || self.terms.window.concurrency > 1 {
             return None;
         }

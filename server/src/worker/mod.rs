@@ -4,6 +4,7 @@
 //! What the owner decides is in pure modules beside it: [`state`] (its life), [`window`] and [`pace`] (how much to send ahead).
 
 pub mod exchange;
+pub mod floor;
 pub mod inflight;
 pub mod link;
 pub mod loss;
