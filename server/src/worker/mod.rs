@@ -6,9 +6,16 @@
 pub mod exchange;
 pub mod floor;
 pub mod inflight;
+pub mod launch;
 pub mod link;
 pub mod loss;
+mod oom;
 pub mod orders;
+pub mod output;
 pub mod pace;
+pub mod process;
+pub mod python;
+mod reaper;
+pub mod shim;
 pub mod state;
 pub mod window;
