@@ -7,11 +7,15 @@ the model directory and an installed torchserve.
 import os
 import sys
 
-_SDK = os.path.dirname(os.path.realpath(__file__))
-
 if __name__ == "__main__":
-    if sys.path[:1] != [_SDK]:  # python -P and PYTHONSAFEPATH leave the directory of the script out
-        sys.path.insert(0, _SDK)
+    sdk = os.path.dirname(os.path.realpath(__file__))
+    # Until the worker itself is imported, nothing comes from the model directory, which PYTHONPATH puts in front of the
+    # standard library: an archive that holds a json.py or a types.py must not break more than itself.
+    path = [entry for entry in sys.path if os.path.abspath(entry) != sdk]
+    later = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    sys.path[:] = [sdk] + [entry for entry in path if os.path.abspath(entry) not in later]
+
     from zoo_handler.worker import main
 
+    sys.path[:] = [sdk] + path
     main(sys.argv)

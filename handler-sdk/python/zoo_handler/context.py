@@ -138,8 +138,7 @@ class Context:
         if self._metrics is None:
             from zoo_handler.metrics import MetricsCache
 
-            metrics = MetricsCache()
-            metrics.model_name = self.model_name
+            metrics = MetricsCache(self.model_name)
             metrics.set_request_ids(self._joined_ids())
             self._metrics = metrics
         return self._metrics

@@ -34,41 +34,49 @@ class Headers(dict):
     __slots__ = ()
 
     def __missing__(self, key):
-        if isinstance(key, str) and key not in _OWN:
-            shown = shown_name(key)
-            if dict.__contains__(self, shown):
-                return dict.__getitem__(self, shown)
-        raise KeyError(key)
+        value = self.get(key, _NOTHING)
+        if value is _NOTHING:
+            raise KeyError(key)
+        return value
 
     def __contains__(self, key):
-        if dict.__contains__(self, key):
-            return True
-        return isinstance(key, str) and key not in _OWN and dict.__contains__(self, shown_name(key))
+        return self.get(key, _NOTHING) is not _NOTHING
 
-    def get(self, key, default=None):
+    def get(self, key, default=None, _get=dict.get):
         """The value, or ``default`` if there is no such header."""
-        try:
-            return self[key]
-        except KeyError:
+        value = _get(self, key, _NOTHING)
+        if value is not _NOTHING:
+            return value
+        if key in _OWN or not isinstance(key, str):
             return default
+        return _get(self, _shown.get(key) or shown_name(key), default)
 
     def copy(self):
         """A header map of its own with the same content."""
         return Headers(self)
 
 
-def decode_headers(frame, at, end, headers):
+_NOTHING = object()
+
+
+def decode_headers(frame, at, end, headers, _short=_SHORT, _long=_LONG, _known=_shown.get):
     """Adds a header block to ``headers``. Of repeated names the last wins."""
+    # One decoding of the block whose offsets are those of the bytes, then slices: headers are short and many.
+    block = frame[at:end]
+    text = block.decode("latin-1")
+    at = 0
+    end = len(block)
     try:
         while at < end:
-            size = _SHORT(frame, at)[0]
-            at += 2
-            name = frame[at : at + size].decode("utf-8", "replace")
-            at += size
-            size = _LONG(frame, at)[0]
-            at += 4
-            headers[shown_name(name)] = frame[at : at + size].decode("utf-8", "replace")
-            at += size
+            stop = at + 2 + _short(block, at)[0]
+            name = text[at + 2 : stop]
+            at = stop + 4 + _long(block, stop)[0]
+            value = text[stop + 4 : at]
+            if not value.isascii():
+                value = value.encode("latin-1").decode("utf-8", "replace")
+            if not name.isascii():
+                name = name.encode("latin-1").decode("utf-8", "replace")
+            headers[_known(name) or shown_name(name)] = value
     except StructError:
         at = end + 1
     if at != end:

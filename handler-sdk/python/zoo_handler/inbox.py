@@ -23,6 +23,7 @@ class Inbox:
         self.cancelled = set()  # ids of items that are on hand, begun or not
         self.credit = {}  # item id -> bytes that its stream may still send
         self.pings = []  # tokens to answer
+        self.max_body = float("inf")  # bytes of an item that may be declared to follow: the largest request
         self._bodies = {}  # (item id, part number) -> Body
         self._open = None  # the batch whose last frame hasn't come
         self._received = 0  # the highest item id so far
@@ -61,17 +62,12 @@ class Inbox:
     def on_frame(self, kind, flags, payload):
         """One frame from the link."""
         if kind == wire.BATCH:
-            batch = self._open
-            if batch is None:
-                batch = Batch()
+            batch = self._open or Batch()
+            wire.decode_batch(payload, batch, self._bodies, self.max_body)
+            if self._open is None:
                 self.batches.append(batch)
-            wire.decode_batch(payload, batch, self._bodies)
-            if flags & wire.BATCH_MORE:
-                batch.more = True
-                self._open = batch
-            else:
-                batch.more = False
-                self._open = None
+            batch.more = bool(flags & wire.BATCH_MORE)
+            self._open = batch if batch.more else None
             if batch.items:
                 self._received = batch.items[-1].id
         elif kind == wire.CANCEL:

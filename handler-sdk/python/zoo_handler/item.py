@@ -84,7 +84,7 @@ class Batch:
     def __init__(self):
         self.items = []
         self.data = []
-        self.late = []  # (index, name, content type) of the values that are made when the batch begins
+        self.late = {}  # (index, name) -> content type of the values that are made when the batch begins
         self.missing = 0  # bytes of bodies that haven't come
         self.more = False  # further items follow in another frame
 
@@ -101,7 +101,7 @@ class Batch:
 
     def decode(self, wanted):
         """Makes the values that depend on the content type, as far as TorchServe makes them."""
-        for index, name, content_type in self.late:
+        for (index, name), content_type in self.late.items():
             raw = self.data[index][name]
             value = _decode(raw, content_type) if wanted else None
             if value is None:

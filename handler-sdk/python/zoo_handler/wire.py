@@ -80,6 +80,7 @@ def decode_batch(
     payload,
     batch,
     bodies,
+    max_body=float("inf"),
     _count=BATCH_HEAD.unpack_from,
     _item=ITEM_HEAD.unpack_from,
     _part=PART_HEAD.unpack_from,
@@ -89,7 +90,8 @@ def decode_batch(
     """Adds the items of one Batch frame to ``batch``.
 
     Values are raw here: what would be work in vain for a cancelled item (JSON, text) is noted in ``batch.late`` and
-    done when the batch begins. Parts whose bytes follow are noted in ``bodies`` by (item id, part number).
+    done when the batch begins. Parts whose bytes follow are noted in ``bodies`` by (item id, part number); those of
+    one item are together at most ``max_body`` bytes.
     """
     try:
         count, _ = _count(payload)
@@ -101,6 +103,7 @@ def decode_batch(
             item = Item(identity, timeout, flags, payload, at + 24, request_size, path_size, header_size)
             at += 24 + request_size + path_size + header_size
             values = {}
+            expected = 0
             index = len(items)
             for number in range(parts):
                 length, name_size, type_size, part_flags, _, _ = _part(payload, at)
@@ -117,8 +120,14 @@ def decode_batch(
                     content_type = ""
                 late = content_type and (content_type.startswith("text") or content_type == "application/json")
                 if late:
-                    batch.late.append((index, name, content_type))
+                    batch.late[index, name] = content_type
+                elif batch.late:
+                    batch.late.pop((index, name), None)  # an earlier part of this name: the last wins
                 if part_flags & PART_BODIES:
+                    expected += length
+                    if expected > max_body:
+                        text = "item {} declares bodies of {} bytes, at most {}"
+                        raise ProtocolError(text.format(identity, expected, max_body))
                     values[name] = batch.expect(bodies, identity, number, length)
                 else:
                     raw = payload[at : at + length]
@@ -126,7 +135,7 @@ def decode_batch(
                     at += length
             items.append(item)
             data.append(values)
-    except StructError:
+    except (StructError, OverflowError):  # the latter from a length that is no offset at all
         raise ProtocolError("Batch frame of {} bytes ends inside an item".format(len(payload))) from None
     if at != len(payload):  # slices beyond the end are silently short, so one check at the end sees them all
         raise ProtocolError("Batch frame of {} bytes holds items of {} bytes".format(len(payload), at))
@@ -178,15 +187,28 @@ def encode_hello(text):
     return encode_frame(HELLO, VERSIONS.pack(*VERSION) + text.encode())
 
 
+_header_cache = {}
+
+
 def encode_headers(headers):
-    """A header block; names in lower case."""
-    out = []
+    """A header block; names in lower case. Raises ValueError for a name that is too long."""
+    block = b""
     for name, value in headers.items():
-        out.append(short_text(str(name).lower()))
-        raw = str(value).encode("utf-8", "replace")
-        out.append(LONG.pack(len(raw)))
-        out.append(raw)
-    return b"".join(out)
+        if type(value) is not str:  # 1 and True would be one key of the cache, and a list is none
+            value = str(value)
+        raw = _header_cache.get((name, value))
+        if raw is None:
+            raw = _encode_header(name, value)
+            # Handlers set the same few headers again and again. Bounded, because values come from anywhere.
+            if len(raw) < 256 and len(_header_cache) < _MAX_KNOWN:
+                _header_cache[name, value] = raw
+        block += raw
+    return block
+
+
+def _encode_header(name, value):
+    raw = value.encode("utf-8", "replace")
+    return short_text(str(name).lower()) + LONG.pack(len(raw)) + raw
 
 
 def short_text(text):

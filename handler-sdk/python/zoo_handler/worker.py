@@ -23,6 +23,7 @@ from zoo_handler.service import Service
 _HOLD = 0.001  # seconds of work for which answers may wait to be sent together
 _HOLD_BYTES = 64 * 1024
 _MAX_TRACE = 64 * 1024
+_MAX_LINE = 1024
 
 
 class Worker:
@@ -74,6 +75,7 @@ class Worker:
             raise ProtocolError("Load came before Hello")
         load = json.loads(inbox.load)
         inbox.load = None
+        inbox.max_body = load.get("max_request_bytes") or inbox.max_body
         return load
 
     def _check_version(self):
@@ -137,7 +139,8 @@ class Worker:
         usual = 0.0  # what a batch takes, rather too long than too short
         try:
             while True:
-                receive(False)
+                if batches:
+                    receive(False)
                 while not batches or batches[0].missing or batches[0].more:
                     flush()
                     held_since = 0.0
@@ -168,7 +171,7 @@ class Worker:
 
 def _one_line(cause):
     text = str(cause).strip()
-    first = text.splitlines()[0] if text else ""
+    first = text.splitlines()[0][:_MAX_LINE] if text else ""
     if isinstance(cause, InvalidArchive):
         return first
     return "{}: {}".format(type(cause).__name__, first) if first else type(cause).__name__

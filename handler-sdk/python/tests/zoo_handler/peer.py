@@ -49,7 +49,8 @@ def part(value, name="body", content_type="", bodies=False):
 def header_block(headers):
     out = b""
     for name, value in headers:
-        out += struct.pack("<H", len(name)) + name.encode() + struct.pack("<I", len(value)) + value.encode()
+        raw, text = name.encode(), value.encode()
+        out += struct.pack("<H", len(raw)) + raw + struct.pack("<I", len(text)) + text
     return out
 
 
@@ -89,7 +90,7 @@ class Peer:
         self.buffer = b""
         variables = {**os.environ, "PYTHONPATH": directory, **(environment or {})}
         self.process = subprocess.Popen(
-            [os.environ.get("ZOO_TEST_PYTHON", sys.executable), os.path.join(SDK, "zoo_worker.py"), "W-9000-m_1.0"],
+            [os.environ.get("ZOO_WORKER_PYTHON", sys.executable), os.path.join(SDK, "zoo_worker.py"), "W-9000-m_1.0"],
             stdin=theirs,
             stdout=self.output,
             stderr=subprocess.STDOUT,
