@@ -3,10 +3,13 @@
 import os
 import platform
 import statistics
+import time
+from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 # Above this, other programs had enough of the machine to shift the result.
 BUSY_CORES = 0.1
+SAMPLE_S = 0.5
 
 
 class Scenario(NamedTuple):
@@ -85,6 +88,22 @@ def machine() -> Dict[str, Any]:
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],
     }
+
+
+def wait_until_quiet(patience_s: float) -> None:
+    """Returns when no program uses the cores, or when patience ends; a server without load counts as quiet."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        before = busy_s()
+        time.sleep(SAMPLE_S)
+        if busy_s() - before <= BUSY_CORES * SAMPLE_S:
+            return
+
+
+def busy_s() -> float:
+    """CPU seconds that programs have used and that the host gave to others: user, nice, system and steal."""
+    times = Path("/proc/stat").read_text().split()
+    return sum(int(times[field]) for field in (1, 2, 3, 8)) / os.sysconf("SC_CLK_TCK")
 
 
 def markdown(result: Dict[str, Any]) -> str:
