@@ -9,32 +9,46 @@ use crate::batch::queue::Queue;
 pub struct Floor {
     /// Where the owners take their work from.
     pub queue: Queue,
-    ready: watch::Sender<usize>,
+    crew: watch::Sender<Crew>,
+}
+
+/// How many are at work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Crew {
+    /// Workers that are ready.
+    pub ready: usize,
+    /// Workers that have ever been hired; tells a fresh attempt from waiting for the last one.
+    pub hired: u64,
 }
 
 impl Floor {
     /// A floor with nobody on it.
     pub fn new(queue: Queue) -> Self {
-        Self { queue, ready: watch::Sender::new(0) }
+        Self { queue, crew: watch::Sender::default() }
     }
 
     /// Workers that are ready.
     pub fn ready(&self) -> usize {
-        *self.ready.borrow()
+        self.crew.borrow().ready
     }
 
-    /// Follows the number of ready workers.
-    pub fn watch_ready(&self) -> watch::Receiver<usize> {
-        self.ready.subscribe()
+    /// Follows the crew.
+    pub fn watch(&self) -> watch::Receiver<Crew> {
+        self.crew.subscribe()
+    }
+
+    /// A worker has been hired.
+    pub(super) fn hire(&self) {
+        self.crew.send_modify(|crew| crew.hired += 1);
     }
 
     /// A worker has become ready.
     pub(super) fn enter(&self) {
-        self.ready.send_modify(|ready| *ready += 1);
+        self.crew.send_modify(|crew| crew.ready += 1);
     }
 
     /// A worker that was ready is no longer.
     pub(super) fn leave(&self) {
-        self.ready.send_modify(|ready| *ready -= 1);
+        self.crew.send_modify(|crew| crew.ready -= 1);
     }
 }
