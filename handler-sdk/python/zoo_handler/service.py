@@ -12,8 +12,6 @@ from zoo_handler.answer import encode_body, encode_meta, failure_of
 from zoo_handler.errors import AnswerError
 from zoo_handler.stream import Streams
 
-_INLINE = wire.MAX_PAYLOAD - wire.REPLY_HEAD_SIZE
-
 
 class Service:
     """The handler of one model and what surrounds a call of it."""
@@ -25,7 +23,7 @@ class Service:
         self._outbox = outbox
         self._decode_input = decode_input
         self._max_response = max_response or float("inf")
-        self._max_plain = min(self._max_response, _INLINE)
+        self._max_plain = min(self._max_response, wire.INLINE_UP_TO)
         self._items = ()
         self._started = 0.0
         self._streams = None

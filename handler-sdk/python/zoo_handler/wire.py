@@ -58,7 +58,8 @@ SHORT = Struct("<H")
 LONG = Struct("<I")
 METRIC_VALUE = Struct("<Bd")
 
-# The largest body that goes inside its Reply, and the largest piece of one in a Body frame.
+# Bodies up to here go inside their Reply. Larger ones follow in frames that the server receives in place.
+INLINE_UP_TO = 64 * 1024
 MAX_BODY_PIECE = MAX_PAYLOAD - BODY_HEAD.size
 
 _part_name = {b"body": "body", b"data": "data"}
@@ -223,7 +224,7 @@ def encode_reply(item, headers, body, handler_us, status, flags=0):
     """The pieces of a whole answer. ``body`` is one of them as it is, so that a large one is never copied."""
     size = len(body)
     payload = REPLY_HEAD_SIZE + len(headers) + size
-    if payload <= MAX_PAYLOAD:
+    if size <= INLINE_UP_TO and payload <= MAX_PAYLOAD:
         head = REPLY_FRAME.pack(payload, REPLY, 0, 0, item, size, len(headers), handler_us, status, flags, 0, 0)
         return [head + headers, body]
     payload -= size
