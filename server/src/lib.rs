@@ -25,4 +25,5 @@ pub mod failure;
 pub mod model;
 pub mod name;
 pub mod request;
+pub mod sdk;
 pub mod worker;
