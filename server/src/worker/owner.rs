@@ -407,6 +407,10 @@ fn poll_frame(
 
 fn reason(loss: &Loss, exit: Exit, kept: &[KeptLine]) -> String {
     let mut reason = format!("{loss} ({exit})");
+    if matches!(loss, Loss::Load(LoadFailed { trace, .. }) if !trace.is_empty()) {
+        // The traceback says it all; the worker has written it to its output too.
+        return reason;
+    }
     // What it wrote to standard error is likely the reason; what it printed only if there is nothing else.
     let stream = if kept.iter().any(|line| line.stream == Stream::Err) { Stream::Err } else { Stream::Out };
     let lines: Vec<_> = kept.iter().filter(|line| line.stream == stream).collect();
