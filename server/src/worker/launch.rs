@@ -132,7 +132,7 @@ struct Parts {
 }
 
 impl Launcher {
-    /// Prepares this process for children (see [`reaper`]) and starts the launcher thread. Within a runtime, once.
+    /// Makes this process the reaper of its descendants and starts the launcher thread. Within a runtime, once.
     pub fn start(shim: Shim) -> Result<Self, StartError> {
         if !process::supported() {
             return Err(StartError::NoPidfd);

@@ -94,7 +94,7 @@ impl Process {
     /// Waits for the end and collects the process. Cancelled, it leaves that to the reaper.
     pub async fn reap(mut self) -> Exit {
         let exit = self.exited().await;
-        self.handle.get_mut().collect();
+        self.handle.get_mut().claim.collect();
         exit
     }
 }
@@ -105,14 +105,13 @@ pub(super) struct Handle {
     pidfd: OwnedFd,
     claim: Claim,
     killed: bool,
-    collected: bool,
 }
 
 impl Handle {
     /// Takes over a child that nobody has collected yet; on failure the child is killed and left to the reaper.
     pub(super) fn new(claim: Claim) -> io::Result<Self> {
         match pidfd_open(claim.pid(), PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self { pidfd, claim, killed: false, collected: false }),
+            Ok(pidfd) => Ok(Self { pidfd, claim, killed: false }),
             Err(error) => {
                 // The claim keeps the number from being used again.
                 let _ = kill_process(claim.pid(), Signal::KILL);
@@ -132,7 +131,7 @@ impl Handle {
     }
 
     fn kill_group(&mut self) {
-        if self.collected {
+        if self.claim.is_collected() {
             return;
         }
         // First the process: one that hasn't made its group yet will never make it, and one that has can't add to it.
@@ -141,23 +140,15 @@ impl Handle {
         let _ = kill_process_group(self.claim.pid(), Signal::KILL);
     }
 
+    /// How the process ended, if it has.
     fn look(&self) -> Option<Exit> {
-        match self.wait(WaitIdOptions::NOWAIT) {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), look)) {
             Ok(None) => None,
             Ok(Some(status)) => Some(Exit::new(&status, self.killed)),
             // Somebody collected it past the reaper; its end is certain, the way is not.
             Err(_) => Some(Exit { how: How::Unknown, killed_by_us: self.killed, out_of_memory: false }),
         }
-    }
-
-    fn collect(&mut self) {
-        let _ = self.wait(WaitIdOptions::empty());
-        self.collected = true;
-    }
-
-    fn wait(&self, more: WaitIdOptions) -> rustix::io::Result<Option<WaitIdStatus>> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | more;
-        rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options))
     }
 }
 

@@ -62,7 +62,7 @@ impl Spawning {
     #[expect(clippy::unused_self, reason = "a claim is sound only while sweeps are held off")]
     pub(super) fn claim(&self, pid: Pid) -> Claim {
         CHILDREN.lock().claimed.insert(pid.as_raw_pid());
-        Claim { pid }
+        Claim { pid, collected: false }
     }
 }
 
@@ -78,18 +78,35 @@ impl Drop for Spawning {
 #[derive(Debug)]
 pub(super) struct Claim {
     pid: Pid,
+    collected: bool,
 }
 
 impl Claim {
     pub(super) fn pid(&self) -> Pid {
         self.pid
     }
+
+    /// Whether the child has been collected, so that its pid may be anybody's.
+    pub(super) fn is_collected(&self) -> bool {
+        self.collected
+    }
+
+    /// Collects the child, which must have ended.
+    pub(super) fn collect(&mut self) {
+        // In one step with the end of the claim: a new child that gets the same pid is claimed after that.
+        let mut children = CHILDREN.lock();
+        let _ = waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        children.claimed.remove(&self.pid.as_raw_pid());
+        self.collected = true;
+    }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        CHILDREN.lock().claimed.remove(&self.pid.as_raw_pid());
-        SWEEP.notify_one();
+        if !self.collected {
+            CHILDREN.lock().claimed.remove(&self.pid.as_raw_pid());
+            SWEEP.notify_one();
+        }
     }
 }
 
