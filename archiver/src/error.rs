@@ -105,7 +105,7 @@ pub enum ReadError {
         path.display()
     )]
     Ratio { path: PathBuf, packed: u64, size: u64, limit: u64 },
-    #[error("{}: {entry} has {size} bytes; the limit is {limit}", path.display())]
+    #[error("{}: {entry:?} has {size} bytes; the limit is {limit}", path.display())]
     Metadata { path: PathBuf, entry: String, size: u64, limit: u64 },
     #[error("{}: entry {entry:?} is packed by {method}; only store and deflate are known", path.display())]
     Method { path: PathBuf, entry: String, method: String },
@@ -121,11 +121,11 @@ pub enum ReadError {
     #[error("{}: damaged {place}: {reason}", path.display())]
     Corrupt { path: PathBuf, place: String, reason: String },
     #[error(
-        "{}: {entry} isn't what MAR-INF/SHA256SUMS says: sha256 is {found}, expected {expected}",
+        "{}: {entry:?} isn't what MAR-INF/SHA256SUMS says: sha256 is {found}, expected {expected}",
         path.display()
     )]
     Digest { path: PathBuf, entry: String, expected: Digest, found: Digest },
-    #[error("{}: {entry} is listed in MAR-INF/SHA256SUMS but missing", path.display())]
+    #[error("{}: {entry:?} is listed in MAR-INF/SHA256SUMS but missing", path.display())]
     Missing { path: PathBuf, entry: String },
     #[error("{}: MAR-INF/SHA256SUMS: {source}", path.display())]
     Sums { path: PathBuf, source: BadSums },

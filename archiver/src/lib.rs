@@ -9,6 +9,8 @@
 //! [`digest`] (what `MAR-INF/SHA256SUMS` holds) and [`progress`]. [`workflow`] packs TorchServe workflows.
 //! Nothing here knows about the server, and nothing outside `cli` prints.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 mod clock;
 pub mod collect;
 pub mod digest;

@@ -38,6 +38,8 @@ pub struct PackSpec {
     pub target: Option<String>,
     /// When it is packed, for the manifest: `dd/mm/YYYY HH:MM:SS`.
     pub created_on: String,
+    /// A manifest to be written as it stands, in place of the one that the rest of this makes.
+    pub manifest: Option<String>,
 }
 
 /// A checked name of a model or a workflow: what may become a file name and a part of a URL.
@@ -161,7 +163,7 @@ impl Format {
 }
 
 impl PackSpec {
-    /// The manifest that the archive gets.
+    /// The manifest that follows from the flags.
     #[must_use]
     pub fn manifest(&self) -> Manifest {
         Manifest {
@@ -187,6 +189,12 @@ impl PackSpec {
     #[must_use]
     pub fn handler_file(&self) -> HandlerFile {
         handler_file(self.runtime, self.handler.as_deref())
+    }
+
+    /// The text of the manifest that the archive gets.
+    #[must_use]
+    pub fn manifest_text(&self) -> String {
+        self.manifest.clone().unwrap_or_else(|| self.manifest().to_json())
     }
 
     /// The target triple of a native handler: the given one, else that of this program.
@@ -282,6 +290,7 @@ mod tests {
             config_file: None,
             target: None,
             created_on: String::new(),
+            manifest: None,
         }
     }
 

@@ -18,12 +18,12 @@ use crate::{
 pub struct WorkflowSpec {
     /// Name of the workflow.
     pub name: Name,
-    /// YAML with the graph.
-    pub spec_file: PathBuf,
+    /// YAML with the graph. Like the two below, files separated by commas.
+    pub spec_file: String,
     /// Python file with the functions among the nodes.
-    pub handler: Option<PathBuf>,
+    pub handler: Option<String>,
     /// Further files.
-    pub extra_files: Vec<PathBuf>,
+    pub extra_files: Option<String>,
     /// When it is packed: `dd/mm/YYYY HH:MM:SS`.
     pub created_on: String,
 }
@@ -40,7 +40,7 @@ struct WorkflowManifest {
 #[serde(rename_all = "camelCase")]
 struct Workflow {
     workflow_name: String,
-    spec_file: Option<String>,
+    spec_file: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     handler: Option<String>,
 }
@@ -55,12 +55,13 @@ pub fn pack(
     options: WriteOptions,
     progress: &dyn Progress,
 ) -> Result<PathBuf, PackError> {
-    if !to.export_path.is_dir() {
+    if !to.export_path.as_os_str().is_empty() && !to.export_path.is_dir() {
         return Err(PackError::ExportPath { path: to.export_path.clone() });
     }
     let path = write::destination(to, &format!("{}.war", spec.name), Noun::Workflow, progress)?;
-    let files = [Some(&spec.spec_file), spec.handler.as_ref()].into_iter().flatten().chain(&spec.extra_files);
-    let entries = collect_flat(files.map(PathBuf::as_path), &path, progress)?;
+    let lists = [Some(&spec.spec_file), spec.handler.as_ref(), spec.extra_files.as_ref()];
+    let files = lists.into_iter().flatten().filter(|list| !list.is_empty()).flat_map(|list| list.split(','));
+    let entries = collect_flat(files.map(Path::new), &path, progress)?;
     let mut sink: Box<dyn Sink> = Box::new(Zip::create(&path, Compression::Deflate, options)?);
     let hash = HashThread::start().map_err(|source| PackError::Write { path: path.clone(), source })?;
     progress.begin(entries.iter().map(|entry| entry.size).sum());
@@ -77,13 +78,13 @@ pub fn pack(
 
 impl WorkflowSpec {
     fn manifest(&self) -> String {
-        let base = |path: &Path| Some(path.file_name()?.to_string_lossy().into_owned());
+        let base = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
         crate::manifest::python_json(&WorkflowManifest {
             created_on: self.created_on.clone(),
             workflow: Workflow {
                 workflow_name: self.name.to_string(),
                 spec_file: base(&self.spec_file),
-                handler: self.handler.as_deref().and_then(base),
+                handler: self.handler.as_deref().map(base),
             },
             archiver_version: env!("CARGO_PKG_VERSION"),
         })

@@ -33,7 +33,7 @@ pub enum Finding {
     NoSuchFile { path: PathBuf, what: &'static str, file: String },
     #[error("{}: MAR-INF/MANIFEST.json names no {what}, which runtime {runtime} needs", path.display())]
     Needs { path: PathBuf, what: &'static str, runtime: Runtime },
-    #[error("{}: {file} isn't listed in MAR-INF/SHA256SUMS", path.display())]
+    #[error("{}: {file:?} isn't listed in MAR-INF/SHA256SUMS", path.display())]
     Unlisted { path: PathBuf, file: String },
 }
 

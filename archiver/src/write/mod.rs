@@ -107,7 +107,7 @@ pub fn pack(
         Format::Tgz => Box::new(TarGz::create(&path, spec.name.as_str(), options)?),
         Format::NoArchive => Box::new(Folder::create(&path)?),
     };
-    let sums = write(&entries, &spec.manifest().to_json(), sink, &path, progress)?;
+    let sums = write(&entries, &spec.manifest_text(), sink, &path, progress)?;
     Ok(Packed { path, sums })
 }
 
@@ -125,7 +125,7 @@ pub fn plan(
     let (path, entries) = find(spec, format, to, progress)?;
     let list = List::default();
     let listed = list.result();
-    write(&entries, &spec.manifest().to_json(), Box::new(list), &path, progress)?;
+    write(&entries, &spec.manifest_text(), Box::new(list), &path, progress)?;
     Ok(listed.take())
 }
 

@@ -61,6 +61,7 @@ impl Project {
             config_file: None,
             target: None,
             created_on: "01/02/2003 04:05:06".into(),
+            manifest: None,
         }
     }
 
