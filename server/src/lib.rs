@@ -22,6 +22,7 @@
 pub mod batch;
 pub mod config;
 pub mod failure;
+pub mod listen;
 pub mod model;
 pub mod name;
 pub mod request;
