@@ -364,3 +364,6 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,6 +136,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             Ok(Received::End) => return Poll::Ready(self.over()),
             Err(loss) => return Poll::Ready(Ended::Lost(loss)),
         }
+        if let Err(loss) = self.look_at_clock(Instant::now()) {
+            return Poll::Ready(Ended::Lost(loss));
+        }
         self.feed(cx);
         if let Poll::Ready(Err(error)) = self.link.poll_flush(cx)
             && !is_closed(&error)
@@ -150,7 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
                 Err(loss) => Ended::Lost(loss),
             });
         }
-        self.watch_clock(cx)
+        self.set_alarm(cx);
+        Poll::Pending
     }
 
     fn over(&self) -> Ended {
@@ -418,52 +422,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         }
     }
 
-    fn watch_clock(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        loop {
-            let now = Instant::now();
-            let next = match self.check_time(now) {
-                Ok(next) => next,
-                Err(loss) => return Poll::Ready(Ended::Lost(loss)),
-            };
-            // An armed timer that is early is left alone: it fires, the real deadline is found, and it is armed again.
-            if next < self.clock.deadline() {
-                self.clock.as_mut().reset(next);
+    /// Acts on what is due.
+    fn look_at_clock(&mut self, now: Instant) -> Result<(), Loss> {
+        let Some(since) = self.inflight.busy_since() else { return Ok(()) };
+        if since + self.terms.response_timeout <= now {
+            if !self.inflight.waits_for_client() {
+                return Err(Loss::TooSlow { what: "answer", waited: self.terms.response_timeout });
             }
-            if self.clock.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            self.clock.as_mut().reset(now + NO_DEADLINE);
-            if self.gather_until.is_some_and(|until| until <= Instant::now()) {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+            self.inflight.progress(now);
+        } else if self.overrun_at(since).is_some_and(|overrun| overrun <= now) {
+            self.overran = true;
+            self.give_back_waiting();
         }
+        Ok(())
     }
 
-    /// Acts on what is due; returns when to look again.
-    fn check_time(&mut self, now: Instant) -> Result<Instant, Loss> {
+    /// Makes sure that the clock is looked at when something will be due.
+    fn set_alarm(&mut self, cx: &mut Context<'_>) {
+        let now = Instant::now();
         let mut next = self.gather_until.unwrap_or(now + NO_DEADLINE);
         if let Some(since) = self.inflight.busy_since() {
-            let mut stuck = since + self.terms.response_timeout;
-            if stuck <= now {
-                if !self.inflight.waits_for_client() {
-                    let waited = self.terms.response_timeout;
-                    return Err(Loss::TooSlow { what: "answer", waited });
-                }
-                self.inflight.progress(now);
-                stuck = now + self.terms.response_timeout;
-            }
-            next = next.min(stuck);
-            if let Some(overrun) = self.overrun_at(since) {
-                if overrun <= now {
-                    self.overran = true;
-                    self.give_back_waiting();
-                } else {
-                    next = next.min(overrun);
-                }
-            }
+            next = next.min(since + self.terms.response_timeout);
+            next = next.min(self.overrun_at(since).unwrap_or(next));
         }
-        Ok(next)
+        // An alarm that is set too early is left alone: it rings, nothing is due, and it is set again.
+        if next < self.clock.deadline() {
+            self.clock.as_mut().reset(next);
+        }
+        if self.clock.as_mut().poll(cx).is_ready() {
+            self.clock.as_mut().reset(now + NO_DEADLINE);
+            cx.waker().wake_by_ref();
+        }
     }
 
     /// When the oldest batch will have run for so long that others should have what waits behind it.
@@ -528,3 +517,6 @@ fn answer(job: Job, reply: Reply, body: Bytes) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
