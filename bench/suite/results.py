@@ -111,13 +111,13 @@ def markdown(result: Dict[str, Any]) -> str:
     computer, settings = result["machine"], result["settings"]
     cells = [cell for row in result["contenders"] for cell in row["scenarios"].values()]
     runs = [run for cell in cells for run in cell["runs"]]
-    disturbed = len(runs) - sum(cell["runs_counted"] for cell in cells)
+    disturbed = sum(run["others_cores"] > BUSY_CORES for run in runs)
     lines = [
         f"{computer['cores']} cores ({computer['cpu']}), {computer['memory_bytes'] / 2**30:.0f} GiB, "
         f"{computer['kernel']}, Python {computer['python']}, {result['started']}.",
         f"Medians of {settings['rounds']} alternating rounds of {settings['duration_s']:g} s after "
         f"{settings['burn_in_s']:g} s of load per start and {settings['warm_up_s']:g} s before each run, "
-        f"without {disturbed} of {len(runs)} runs that other programs disturbed; "
+        f"{disturbed} of {len(runs)} runs disturbed by other programs, which count only where marked (busy!); "
         "load generator on the same cores; one worker; no access log.",
         "",
         "Requests per second (median latency):",
@@ -159,15 +159,20 @@ def speed(cell: Dict[str, Any]) -> str:
     """A cell of the first table."""
     if cell["failure"]:
         return "FAILED"
-    return f"{cell['requests_per_s']:,.0f} ({cell['latency_us']['p50'] / 1000:.2f} ms)".replace(",", " ", 1)
+    requests = f"{cell['requests_per_s']:,.0f}".replace(",", " ")
+    return f"{requests} ({cell['latency_us']['p50'] / 1000:.2f} ms){mark(cell)}"
+
+
+def mark(cell: Dict[str, Any]) -> str:
+    """What a cell says when all its runs were disturbed."""
+    return " (busy!)" if cell["others_cores"] > BUSY_CORES else ""
 
 
 def cost(cell: Dict[str, Any]) -> str:
     """A cell of the second table."""
     if cell["failure"]:
         return "FAILED"
-    others = cell["others_cores"]
     return (
         f"{cell['server_cpu_s_per_1000']:.3f} / {cell['server_pss_bytes'] / 2**20:.0f} / "
-        f"{cell['generator_core_share']:.0%} / {others:.2f}{' (busy!)' if others > BUSY_CORES else ''}"
+        f"{cell['generator_core_share']:.0%} / {cell['others_cores']:.2f}{mark(cell)}"
     )

@@ -96,10 +96,11 @@ class Results(unittest.TestCase):
             result(report(1000, others_cores=0.9), report(500_000, others_cores=0.5), report(2000))
         )
         self.assertIn("| one | 2 000 (0.50 ms) |", text)
-        self.assertIn("without 2 of 3 runs", text)
+        self.assertIn("2 of 3 runs disturbed", text)
         text = markdown(result(report(1000, others_cores=0.9)))
+        self.assertIn("| one | 1 000 (1.00 ms) (busy!) |", text)
         self.assertIn("| one | 0.250 / 1 / 12% / 0.90 (busy!) |", text)
-        self.assertIn("without 0 of 1 runs", text)
+        self.assertIn("1 of 1 runs disturbed", text)
 
     def test_one_failed_run_fails_the_cell_and_says_why(self) -> None:
         text = markdown(result(report(1000), report(1000, "status 503: no worker"), report(1000)))
