@@ -91,7 +91,7 @@ def machine() -> Dict[str, Any]:
 
 
 def wait_until_quiet(patience_s: float) -> None:
-    """Returns when no program uses the cores, or when patience ends; a server without load counts as quiet."""
+    """Returns when no program uses the cores, or when patience ends; an unloaded server is quiet."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         before = busy_s()
@@ -117,7 +117,7 @@ def markdown(result: Dict[str, Any]) -> str:
         f"{computer['kernel']}, Python {computer['python']}, {result['started']}.",
         f"Medians of {settings['rounds']} alternating rounds of {settings['duration_s']:g} s after "
         f"{settings['burn_in_s']:g} s of load per start and {settings['warm_up_s']:g} s before each run, "
-        f"{disturbed} of {len(runs)} runs disturbed by other programs, which count only where marked (busy!); "
+        f"{disturbed} of {len(runs)} runs disturbed by other programs, counted only where marked (busy!); "
         "load generator on the same cores; one worker; no access log.",
         "",
         "Requests per second (median latency):",
