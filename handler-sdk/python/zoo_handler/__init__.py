@@ -13,7 +13,13 @@ __version__ = "0.1.0"
 TORCHSERVE_VERSION = "0.12.0"
 
 _HOMES = {
+    "Context": "zoo_handler.context",
+    "Handler": "zoo_handler.handler",
+    "Part": "zoo_handler.handler",
     "PredictionException": "zoo_handler.errors",
+    "Request": "zoo_handler.handler",
+    "RequestError": "zoo_handler.handler",
+    "Response": "zoo_handler.handler",
     "send_intermediate_predict_response": "zoo_handler.stream",
 }
 

@@ -53,7 +53,9 @@ def encode_meta(processor):
     try:
         block = wire.encode_headers(headers)
     except ValueError as cause:
-        raise AnswerError(500, "The handler set a response header that can't be sent: {}".format(cause)) from None
+        raise AnswerError(
+            500, "The handler set a response header that can't be sent: {}".format(cause)
+        ) from None
     if len(block) > wire.MAX_PAYLOAD - wire.REPLY_HEAD_SIZE:
         raise AnswerError(500, "The response headers of {} bytes are too large".format(len(block)))
     return status, block
@@ -68,7 +70,10 @@ def failure_of(cause):
         logging.error("System out of memory", exc_info=trace)
         return 507, "Out of resources"
     if isinstance(cause, PredictionException):
-        logging.error("Prediction error", exc_info=trace)
+        # A traceback tells nothing about an error that a request is to blame for.
+        logging.error(
+            "Prediction error: %s", cause.message, exc_info=None if hasattr(cause, "request") else trace
+        )
         return _code(cause.error_code), cause.message
     if "CUDA" in str(cause):
         logging.error("CUDA out of memory", exc_info=trace)

@@ -5,6 +5,7 @@ request ids and the metrics cache come into being when they are first used.
 """
 
 import os
+from copy import copy as shallow_copy
 
 _SEQUENCE_KEYS = {
     "sequence_id": ("TS_HEADER_KEY_SEQUENCE_ID", "ts_request_sequence_id"),
@@ -104,6 +105,8 @@ class Context:
         self._items = ()
         self._inbox = None  # who knows which items are cancelled
         self._streamer = None  # who sends intermediate answers
+        self._marks_streams = True  # whether streams carry TorchServe's header ts_stream_next
+        self._origin = None  # the Context that this one is a copy of
         self.set_sequence_headers({})
 
     def set_sequence_headers(self, names):
@@ -120,11 +123,13 @@ class Context:
         if self._metrics is not None:
             self._metrics.set_request_ids(self._joined_ids())
 
-    def for_item(self, item):
-        """A Context of its own for one request of an asynchronous handler."""
+    def for_items(self, items):
+        """A Context of its own for one batch of an asynchronous handler."""
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
-        copy.begin([item])
+        copy._origin = self
+        copy._metrics = None
+        copy.begin(items)
         return copy
 
     @property
@@ -136,9 +141,13 @@ class Context:
     def metrics(self):
         """The metrics cache."""
         if self._metrics is None:
-            from zoo_handler.metrics import MetricsCache
+            if self._origin is not None:
+                # Request ids of its own, the same metrics and the same pile of values.
+                metrics = shallow_copy(self._origin.metrics)
+            else:
+                from zoo_handler.metrics import MetricsCache
 
-            metrics = MetricsCache(self.model_name)
+                metrics = MetricsCache(self.model_name)
             metrics.set_request_ids(self._joined_ids())
             self._metrics = metrics
         return self._metrics

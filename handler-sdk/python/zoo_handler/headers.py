@@ -1,6 +1,7 @@
 """The header map that handlers see. Names travel in lower case; here they look as clients usually write them."""
 
-from struct import Struct, error as StructError
+from struct import Struct
+from struct import error as StructError
 
 from zoo_handler.errors import ProtocolError
 

@@ -27,7 +27,9 @@ class Item:
         "_headers",
     )
 
-    def __init__(self, identity, timeout_ms, flags, frame, at, request_size, path_size, header_size, describe=False):
+    def __init__(
+        self, identity, timeout_ms, flags, frame, at, request_size, path_size, header_size, describe=False
+    ):
         self.id = identity
         self.timeout_ms = timeout_ms
         self.flags = flags
@@ -45,6 +47,10 @@ class Item:
         if self._types is None:
             self._types = {}
         self._types[part] = content_type
+
+    def content_type(self, part):
+        """What the client said that a part is, or an empty string."""
+        return self._types.get(part, "") if self._types else ""
 
     @property
     def request_id(self):
@@ -93,7 +99,9 @@ class Batch:
         try:
             room = bytearray(length)
         except (MemoryError, OverflowError):
-            raise ProtocolError("no memory for part {} of item {}: {} bytes".format(number, item, length)) from None
+            raise ProtocolError(
+                "no memory for part {} of item {}: {} bytes".format(number, item, length)
+            ) from None
         if length:
             self.missing += length
             bodies[item, number] = Body(self, room)
@@ -140,11 +148,16 @@ def _decode(raw, content_type):
         try:
             value = json.loads(raw)
         except (ValueError, RecursionError) as cause:
-            logging.warning("A part that says it is application/json can't be parsed, the handler gets its bytes: %s", cause)
+            logging.warning(
+                "A part that says it is application/json can't be parsed, the handler gets its bytes: %s",
+                cause,
+            )
             return None
         return _NULL if value is None else value
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as cause:
-        logging.warning("A part that says it is %s isn't UTF-8, the handler gets its bytes: %s", content_type, cause)
+        logging.warning(
+            "A part that says it is %s isn't UTF-8, the handler gets its bytes: %s", content_type, cause
+        )
         return None

@@ -55,6 +55,10 @@ class Link:
         self.forked = True
         self._end.close()
 
+    def fileno(self):
+        """The descriptor, for those who wait for it themselves."""
+        return self._end.fileno()
+
     def close(self):
         """Closes this end."""
         self._end.close()
@@ -100,7 +104,9 @@ class Link:
         while end - start >= 8:
             length, kind, flags, _ = _unpack(buffer, start)
             if length > MAX_PAYLOAD:
-                raise ProtocolError("frame of kind {:#x} with {} bytes, at most {}".format(kind, length, MAX_PAYLOAD))
+                raise ProtocolError(
+                    "frame of kind {:#x} with {} bytes, at most {}".format(kind, length, MAX_PAYLOAD)
+                )
             stop = start + 8 + length
             if kind == BODY:
                 if length < BODY_HEAD.size:

@@ -20,11 +20,14 @@ _ASYNC_FLAGS = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR: inspect would c
 class Handler:
     """An entry point ``handle(data, context)``, and ``initialize()`` which makes it ready."""
 
-    def __init__(self, handle, initialize, asynchronous=False, signature=None):
+    def __init__(self, handle, initialize, asynchronous=False):
         self.handle = handle
         self.initialize = initialize
         self.asynchronous = asynchronous
-        self.signature = signature
+        self.loop = None  # the event loop of an asynchronous handler
+        self.decode = True  # whether values are decoded by content type
+        self.concurrency = None  # the most batches that an asynchronous handler wants to have open
+        self.signature = None  # what it says of its inputs and outputs
 
 
 def make_context(load):
@@ -54,6 +57,10 @@ def find_handler(load, context):
     module = _import(path, model.get("dir") or os.getcwd())
     handler = _resolve(module, name, context)
     envelope = load.get("envelope")
+    if envelope and not handler.decode:
+        raise InvalidArchive(
+            "a handler of zoo_handler reads requests itself: it takes no envelope, here " + envelope
+        )
     if envelope:
         handler.handle = _envelope(envelope)(handler.handle).handle
     if load.get("asynchronous"):
@@ -73,7 +80,9 @@ def _import(path, model_dir):
         if source is not None:
             return _import_file(name, source)
         if not name.isidentifier():
-            raise InvalidArchive("handler {!r} is no file of the archive and no name of a module".format(path))
+            raise InvalidArchive(
+                "handler {!r} is no file of the archive and no name of a module".format(path)
+            )
         try:
             return import_module(name)
         except ModuleNotFoundError as cause:
@@ -94,7 +103,9 @@ def _import_built_in(name, path):
         if cause.name not in (module, "ts", "ts.torch_handler"):
             raise
     raise InvalidArchive(
-        "No module named {!r}: handler {!r} is neither a file of the archive nor a built-in handler".format(name, path)
+        "No module named {!r}: handler {!r} is neither a file of the archive nor a built-in handler".format(
+            name, path
+        )
     )
 
 
@@ -144,7 +155,10 @@ def _resolve(module, name, context):
 
 
 def _only_class(module, name):
-    classes = [value for value in _defined_classes(module)]
+    classes = list(_defined_classes(module))
+    own = [kind for kind in classes if _is_own(kind)]
+    if len(own) == 1:
+        return own[0]
     if len(classes) != 1:
         text = "Expected only one class in custom service code or a function entry point {}".format(classes)
         if name:
@@ -160,7 +174,15 @@ def _defined_classes(module):
             yield value
 
 
+def _is_own(kind):
+    """Whether a class is written for our API. If nobody has imported that, it isn't."""
+    api = sys.modules.get("zoo_handler.handler")
+    return api is not None and issubclass(kind, api.Handler)
+
+
 def _instance(kind, context):
+    if _is_own(kind):
+        return sys.modules["zoo_handler.handler"].adapt(kind(), context, _is_async)
     if not hasattr(kind, "handle"):
         raise InvalidArchive("Expect handle method in class {}".format(kind))
     instance = kind()
@@ -171,13 +193,13 @@ def _instance(kind, context):
 
 def _is_async(entry):
     """Whether calling this gives a coroutine or an asynchronous generator."""
-    while not hasattr(entry, "__code__"):
-        inner = getattr(entry, "__func__", None) or getattr(entry, "func", None)  # a method, a functools.partial
-        if inner is None:
-            call = getattr(type(entry), "__call__", None)
-            return bool(getattr(getattr(call, "__code__", None), "co_flags", 0) & _ASYNC_FLAGS)
-        entry = inner
-    return bool(entry.__code__.co_flags & _ASYNC_FLAGS)
+    for _ in range(8):  # wrappers: a method, a functools.partial, an object that can be called
+        code = getattr(entry, "__code__", None)
+        if code is not None:
+            return bool(code.co_flags & _ASYNC_FLAGS)
+        inner = getattr(entry, "__func__", None) or getattr(entry, "func", None)
+        entry = inner or getattr(type(entry), "__call__", None)
+    return False
 
 
 def _envelope(name):

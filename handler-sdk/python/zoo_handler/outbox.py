@@ -41,9 +41,7 @@ class Outbox:
 
     def fail(self, item, handler_us, code, message):
         """Keeps the failure of one item."""
-        if not 100 <= code <= 999:
-            code = 500
-        self.add(wire.encode_reply(item, b"", cut(message), handler_us, code, wire.REPLY_FAILED))
+        self.add(wire.encode_reply(item, b"", cut(message), handler_us, sound_code(code), wire.REPLY_FAILED))
 
     def cancelled(self, item):
         """Keeps the word that an item was dropped."""
@@ -53,3 +51,8 @@ class Outbox:
 def cut(message):
     """A message for the wire: text of a bounded length."""
     return str(message).encode("utf-8", "replace")[:_MAX_MESSAGE]
+
+
+def sound_code(code):
+    """A status code that HTTP can carry: 500 for one that it can't."""
+    return code if 100 <= code <= 999 else 500

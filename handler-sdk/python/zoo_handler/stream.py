@@ -10,7 +10,7 @@ from time import perf_counter
 from zoo_handler import wire
 from zoo_handler.answer import encode_body, encode_meta, failure_of
 from zoo_handler.errors import AnswerError
-from zoo_handler.outbox import cut
+from zoo_handler.outbox import cut, sound_code
 
 CANCELLED = 499
 
@@ -33,21 +33,27 @@ class Stream:
         """Whether the client has left."""
         return self._item in self._inbox.cancelled
 
-    def write(self, value, status=None):
-        """Takes the next chunk; ``push`` sends it."""
+    def take(self, value):
+        """Takes the next chunk; ``push`` sends it. An answer that can't be encoded ends this stream: False."""
         if self.ended:
-            return
-        body = encode_body(value)
-        if not self._open:
-            self._send_head(status)
+            return False
+        try:
+            body = encode_body(value)
+            if not self._open:
+                self._send_head()
+        except Exception as cause:
+            self.end(failure_of(cause))
+            return False
         if len(body):
             self._pending.append(memoryview(body))
+        return True
 
-    def _send_head(self, status):
-        code, headers = encode_meta(self._context.request_processor[self._index])
-        headers += wire.encode_headers({"ts_stream_next": "true"})
+    def _send_head(self):
+        status, headers = encode_meta(self._context.request_processor[self._index])
+        if self._context._marks_streams:
+            headers += wire.encode_headers({"ts_stream_next": "true"})
         self._inbox.credit[self._item] = wire.MAX_CREDIT
-        self._outbox.add([wire.encode_stream_head(self._item, headers, self._spent(), status or code)])
+        self._outbox.add([wire.encode_stream_head(self._item, headers, self._spent(), status)])
         self._open = True
 
     def push(self):
@@ -79,7 +85,7 @@ class Stream:
         self._pending.clear()
         if failure is None and not self._open:
             try:
-                self._send_head(None)
+                self._send_head()
             except AnswerError as cause:
                 failure = failure_of(cause)
         if not self._open:
@@ -90,8 +96,10 @@ class Stream:
             self._outbox.add([wire.encode_end(self._item, self._spent(), 200)])
         else:
             code, message = failure
-            code = code if 100 <= code <= 999 else 500
-            self._outbox.add([wire.encode_end(self._item, self._spent(), code, wire.END_FAILED, cut(message))])
+            code = sound_code(code)
+            self._outbox.add(
+                [wire.encode_end(self._item, self._spent(), code, wire.END_FAILED, cut(message))]
+            )
 
     def _spent(self):
         return min(int((perf_counter() - self._started) * 1e6), 0xFFFFFFFF)
@@ -108,10 +116,24 @@ class Streams:
     def __getitem__(self, index):
         return self._all[index]
 
+    def write(self, values):
+        """Takes one chunk for each stream; None is no chunk."""
+        for stream, value in zip(self._all, values):
+            if value is not None:
+                stream.take(value)
+
+    def push(self):
+        """Sends as much as there is credit for. True if nothing is left."""
+        return all([stream.push() for stream in self._all])
+
+    def are_cancelled(self):
+        """Whether nobody waits for any of them."""
+        return all([stream.is_cancelled() for stream in self._all])
+
     def settle(self):
         """Sends what is pending, waiting for credit."""
         while True:
-            done = all([stream.push() for stream in self._all])
+            done = self.push()
             self._outbox.flush()
             if done:
                 return
@@ -119,8 +141,7 @@ class Streams:
 
     def finish(self, values):
         """Takes the last chunks and ends all streams."""
-        for stream, value in zip(self._all, values):
-            _write(stream, value)
+        self.write(values)
         self.settle()
         self.end()
 
@@ -139,27 +160,21 @@ class Streams:
         """
         while True:
             self._inbox.poll()
-            if all([stream.is_cancelled() for stream in self._all]):
-                generator.close()
+            if self.are_cancelled():
+                _close(generator)
                 break
             try:
-                values = next(generator)
-                if type(values) is not list and len(self._all) == 1:
-                    values = [values]
-                elif type(values) is not list or len(values) != len(self._all):
-                    logging.warning("A handler's generator must yield lists of %d elements", len(self._all))
-                    raise AnswerError(503, "number of batch response mismatched")
+                values = as_list(next(generator), len(self._all))
             except StopIteration:
                 break
             except Exception as cause:
-                generator.close()
+                _close(generator)
                 self.end(failure_of(cause))
                 break
-            for stream, value in zip(self._all, values):
-                if value is not None:
-                    _write(stream, value)
+            self.write(values)
             self.settle()
         self.end()
+        self._outbox.flush()
 
     def run_each(self, generators):
         """Streams ``{index: iterator}``, taking turns. One without credit is passed over, so it delays no other."""
@@ -184,7 +199,7 @@ class Streams:
                     del generators[index]
                     stream.end(failure_of(cause))
                 else:
-                    if value is not None and not _write(stream, value):
+                    if value is not None and not stream.take(value):
                         _close(generators.pop(index))
                     else:
                         stream.push()
@@ -195,14 +210,14 @@ class Streams:
         self._outbox.flush()
 
 
-def _write(stream, value, status=None):
-    """One chunk; an answer that can't be encoded ends its own stream only."""
-    try:
-        stream.write(value, status)
-    except AnswerError as cause:
-        stream.end(failure_of(cause))
-        return False
-    return True
+def as_list(values, count):
+    """What a generator that stands for a whole batch has yielded, as a list with one element for each request."""
+    if type(values) is not list and count == 1:
+        return [values]
+    if type(values) is not list or len(values) != count:
+        logging.warning("A handler's generator must yield lists of %d elements", count)
+        raise AnswerError(503, "number of batch response mismatched")
+    return values
 
 
 def _close(iterator):
@@ -224,5 +239,7 @@ def send_intermediate_predict_response(ret, req_id_map, message, code, context=N
         return
     streamer = getattr(context, "_streamer", None)
     if streamer is None:
-        raise RuntimeError("send_intermediate_predict_response needs the context of a request that is being handled")
+        raise RuntimeError(
+            "send_intermediate_predict_response needs the context of a request that is being handled"
+        )
     streamer(ret, message, code, context)

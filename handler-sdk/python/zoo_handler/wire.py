@@ -3,7 +3,8 @@
 This module knows no socket and keeps no state. Lengths are checked before anything is allocated for them.
 """
 
-from struct import Struct, error as StructError
+from struct import Struct
+from struct import error as StructError
 
 from zoo_handler.errors import ProtocolError
 from zoo_handler.item import Batch, Item
@@ -48,9 +49,11 @@ ITEM_HEAD = Struct("<QIIHHHBB")
 PART_HEAD = Struct("<QHHBBH")
 BODY_HEAD = Struct("<QQHHI")
 REPLY_FRAME = Struct("<IBBHQQIIHBBI")  # frame header and the head of a Reply in one
-REPLY_HEAD_SIZE = 32
+REPLY_HEAD = Struct("<QQIIHBBI")
+REPLY_HEAD_SIZE = REPLY_HEAD.size
 BODY_FRAME = Struct("<IBBHQQHHI")
 CHUNK_FRAME = Struct("<IBBHQ")
+END_HEAD = Struct("<QIHBB")
 END_FRAME = Struct("<IBBHQIHBB")
 CREDIT_HEAD = Struct("<QII")
 ID = Struct("<Q")
@@ -119,7 +122,9 @@ def decode_batch(
                     item.note_type(name, content_type)
                 else:
                     content_type = ""
-                late = content_type and (content_type.startswith("text") or content_type == "application/json")
+                late = content_type and (
+                    content_type.startswith("text") or content_type == "application/json"
+                )
                 if late:
                     batch.late[index, name] = content_type
                 elif batch.late:
@@ -161,7 +166,7 @@ def decode_cancel(payload):
     """The item ids of a Cancel."""
     if len(payload) % ID.size:
         raise ProtocolError("Cancel frame of {} bytes is not a list of ids".format(len(payload)))
-    return [identity for identity, in ID.iter_unpack(payload)]
+    return [identity for (identity,) in ID.iter_unpack(payload)]
 
 
 def decode_describe(payload):
@@ -225,7 +230,9 @@ def encode_reply(item, headers, body, handler_us, status, flags=0):
     size = len(body)
     payload = REPLY_HEAD_SIZE + len(headers) + size
     if size <= INLINE_UP_TO and payload <= MAX_PAYLOAD:
-        head = REPLY_FRAME.pack(payload, REPLY, 0, 0, item, size, len(headers), handler_us, status, flags, 0, 0)
+        head = REPLY_FRAME.pack(
+            payload, REPLY, 0, 0, item, size, len(headers), handler_us, status, flags, 0, 0
+        )
         return [head + headers, body]
     payload -= size
     flags |= REPLY_BODIES
@@ -243,7 +250,8 @@ def encode_stream_head(item, headers, handler_us, status):
     """The Reply that opens a stream."""
     payload = REPLY_HEAD_SIZE + len(headers)
     return (
-        REPLY_FRAME.pack(payload, REPLY, 0, 0, item, 0, len(headers), handler_us, status, REPLY_STREAM, 0, 0) + headers
+        REPLY_FRAME.pack(payload, REPLY, 0, 0, item, 0, len(headers), handler_us, status, REPLY_STREAM, 0, 0)
+        + headers
     )
 
 

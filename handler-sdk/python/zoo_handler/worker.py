@@ -18,6 +18,7 @@ from zoo_handler.inbox import Inbox
 from zoo_handler.link import Link, take_standard_input
 from zoo_handler.loader import find_handler, make_context
 from zoo_handler.outbox import Outbox
+from zoo_handler.replies import Replies
 from zoo_handler.service import Service
 
 _HOLD = 0.001  # seconds of work for which answers may wait to be sent together
@@ -44,13 +45,20 @@ class Worker:
         handler = self._load(load, context)
         if handler is None:
             return 1
-        if handler.asynchronous:
-            from zoo_handler.aio import serve
-
-            serve(load, handler, context, self._link, self._inbox, self._outbox, self._loaded)
-        else:
+        replies = Replies(self._outbox, load.get("max_response_bytes"))
+        decode = handler.decode and load.get("decode_input", True) and _decodes_input()
+        coalesce = load.get("coalesce", True)
+        if not handler.asynchronous:
             self._loaded(handler, 1)
-            self._serve(self._service(load, handler, context), load.get("coalesce", True))
+            self._serve(Service(handler, context, self._inbox, self._outbox, replies, decode), coalesce)
+        else:
+            from zoo_handler.aio import Loop
+
+            concurrency = min(load.get("concurrency", 1), handler.concurrency or load.get("concurrency", 1))
+            self._loaded(handler, concurrency)
+            Loop(handler, context, self._inbox, self._outbox, replies, decode, concurrency, coalesce).run(
+                self._link
+            )
         return self._bye()
 
     def _bye(self):
@@ -86,21 +94,25 @@ class Worker:
                 raise ProtocolError(text.format(major, minor, *wire.VERSION))
 
     def _load(self, load, context):
-        """The handler, initialised if it is synchronous; None after LoadFailed."""
+        """The handler, initialised; None after LoadFailed."""
         model = load["model"]
         logging.info("model_name: %s, batchSize: %d", model["name"], load.get("batch_size", 1))
         try:
             handler = find_handler(load, context)
-            if not handler.asynchronous:
+            if handler.asynchronous:
+                from zoo_handler.aio import initialize
+
+                initialize(handler)
+            else:
                 handler.initialize()
             return handler
         except LinkError:
             raise
         except (Exception, SystemExit) as cause:
-            self.load_failed(cause)
+            self._load_failed(cause)
             return None
 
-    def load_failed(self, cause):
+    def _load_failed(self, cause):
         """Says why the model can't be served."""
         if self._link.forked:
             raise cause
@@ -114,10 +126,6 @@ class Worker:
         loaded = {"concurrency": concurrency, "signature": handler.signature, "describes": True}
         self._outbox.frame(wire.LOADED, json.dumps(loaded).encode())
         self._outbox.flush()
-
-    def _service(self, load, handler, context):
-        decode = load.get("decode_input", True) and os.environ.get("TS_DECODE_INPUT_REQUEST", "true") == "true"
-        return Service(handler, context, self._inbox, self._outbox, decode, load.get("max_response_bytes", 0))
 
     def _answer_pings(self):
         pings = self._inbox.pings
@@ -161,12 +169,21 @@ class Worker:
                 now = perf_counter()
                 usual = max(now - began, usual * 0.9)
                 held_since = held_since or now
-                if not coalesce or not batches or outbox.size > _HOLD_BYTES or now + usual - held_since > _HOLD:
+                if (
+                    not coalesce
+                    or not batches
+                    or outbox.size > _HOLD_BYTES
+                    or now + usual - held_since > _HOLD
+                ):
                     flush()
                     held_since = 0.0
         except SystemExit:
             flush()  # what was answered before a handler called sys.exit
             raise
+
+
+def _decodes_input():
+    return os.environ.get("TS_DECODE_INPUT_REQUEST", "true") == "true"
 
 
 def _one_line(cause):

@@ -124,8 +124,16 @@ def main():
             "atexit.register(lambda: (profile.disable(), pstats.Stats(profile).sort_stats('tottime').print_stats(25)))\n"
             "profile.enable()\n"
         )
-    print("{:>10} {:>8} {:>9} {:>14} {:>14}".format("window", "batch", "bytes", "cpu µs/item", "wall µs/item"))
-    for window, grouped, size in ((1, False, 1), (32, False, 1), (32, True, 1), (1, False, 1000000), (8, False, 1000000)):
+    print(
+        "{:>10} {:>8} {:>9} {:>14} {:>14}".format("window", "batch", "bytes", "cpu µs/item", "wall µs/item")
+    )
+    for window, grouped, size in (
+        (1, False, 1),
+        (32, False, 1),
+        (32, True, 1),
+        (1, False, 1000000),
+        (8, False, 1000000),
+    ):
         with tempfile.TemporaryDirectory() as directory:
             with open(os.path.join(directory, "h.py"), "w") as file:
                 file.write(source)

@@ -90,7 +90,11 @@ class Peer:
         self.buffer = b""
         variables = {**os.environ, "PYTHONPATH": directory, **(environment or {})}
         self.process = subprocess.Popen(
-            [os.environ.get("ZOO_WORKER_PYTHON", sys.executable), os.path.join(SDK, "zoo_worker.py"), "W-9000-m_1.0"],
+            [
+                os.environ.get("ZOO_WORKER_PYTHON", sys.executable),
+                os.path.join(SDK, "zoo_worker.py"),
+                "W-9000-m_1.0",
+            ],
             stdin=theirs,
             stdout=self.output,
             stderr=subprocess.STDOUT,
@@ -143,8 +147,12 @@ class Peer:
     def expect(self, kind):
         """The payload of the next frame, which must be of this kind."""
         received = self.receive()
-        assert received is not None, "the worker left, expected {:#x}; its output:\n{}".format(kind, self.log())
-        assert received[0] == kind, "expected {:#x}, got {:#x}: {!r}".format(kind, received[0], received[2][:300])
+        assert received is not None, "the worker left, expected {:#x}; its output:\n{}".format(
+            kind, self.log()
+        )
+        assert received[0] == kind, "expected {:#x}, got {:#x}: {!r}".format(
+            kind, received[0], received[2][:300]
+        )
         return received[2]
 
     def expect_loaded(self):

@@ -19,7 +19,7 @@ def answering(start, expression, **load):
         "    if data is None: return\n"
         "    return {}\n".format(expression),
         files={"torch_stand_in.py": TORCH},
-        **load
+        **load,
     )
 
 
@@ -80,7 +80,10 @@ def test_whole_answers(start, expression, outcome):
         ("[PredictionException('one', 418)]", (418, "one")),
         ("[ValueError('one')]", (503, "Prediction failed")),
         ("[MemoryError()]", (507, "Out of resources")),
-        ("context.set_response_status(77) or ['x']", (500, "The handler set a response status that is none: 77")),
+        (
+            "context.set_response_status(77) or ['x']",
+            (500, "The handler set a response status that is none: 77"),
+        ),
     ],
 )
 def test_failures(start, expression, outcome):

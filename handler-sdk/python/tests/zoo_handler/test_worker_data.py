@@ -52,11 +52,15 @@ def test_unparsable_json_is_warned_about(start):
 
 
 @pytest.mark.parametrize(
-    "options", [{"decode_input": False}, {"environment": {"TS_DECODE_INPUT_REQUEST": "false"}}], ids=["load", "env"]
+    "options",
+    [{"decode_input": False}, {"environment": {"TS_DECODE_INPUT_REQUEST": "false"}}],
+    ids=["load", "env"],
 )
 def test_decoding_can_be_switched_off(start, options):
     worker = start(SHOW, **options)
-    assert shown(worker, part(b"[1]", content_type="application/json")) == [("body", "bytearray", bytearray(b"[1]"))]
+    assert shown(worker, part(b"[1]", content_type="application/json")) == [
+        ("body", "bytearray", bytearray(b"[1]"))
+    ]
     assert shown(worker, part(b"x", content_type="text/plain")) == [("body", "bytearray", bytearray(b"x"))]
 
 
@@ -83,7 +87,13 @@ def test_a_body_in_place_is_the_handlers_to_change(start):
     assert worker.reply().body == b"abc!"
 
 
-HEADERS = [("content-type", "text/html"), ("x-a-b", "1"), ("x-a-b", "2"), ("ts_request_sequence_id", "s-7"), ("ö", "ü")]
+HEADERS = [
+    ("content-type", "text/html"),
+    ("x-a-b", "1"),
+    ("x-a-b", "2"),
+    ("ts_request_sequence_id", "s-7"),
+    ("ö", "ü"),
+]
 
 
 def evaluate(start, expression, **load):
@@ -93,7 +103,7 @@ def evaluate(start, expression, **load):
         "    if data is None: return\n"
         "    headers = context.get_all_request_header(0)\n"
         "    return [repr(({}))] * len(data)\n".format(expression),
-        **load
+        **load,
     )
 
 
@@ -105,15 +115,24 @@ def evaluate(start, expression, **load):
         ("headers['Content-type']", "text/html"),
         ("'CONTENT-type' in headers, 'nope' in headers, 3 in headers", (True, False, False)),
         ("headers.get('x-A-b'), headers.get('none'), headers.get('none', 5)", ("2", None, 5)),
-        ("sorted(headers)", ["Content-Type", "X-A-B", "body", "explain", "ts_request_sequence_id", "url_path", "Ö"]),
+        (
+            "sorted(headers)",
+            ["Content-Type", "X-A-B", "body", "explain", "ts_request_sequence_id", "url_path", "Ö"],
+        ),
         ("headers['body']", {"content-type": "image/png"}),
         ("headers['url_path'], headers['explain'], headers.get('describe')", ("v1/chat", "False", None)),
         ("headers.get('EXPLAIN'), headers.get('Body')", (None, None)),
         ("headers['ö']", "ü"),
-        ("isinstance(headers, dict), type(headers.copy()).__name__, dict(headers) == headers", (True, "Headers", True)),
+        (
+            "isinstance(headers, dict), type(headers.copy()).__name__, dict(headers) == headers",
+            (True, "Headers", True),
+        ),
         ("__import__('copy').deepcopy(headers) == headers", True),
         ("__import__('pickle').loads(__import__('pickle').dumps(headers))['x-a-b']", "2"),
-        ("context.get_request_id(), context.get_request_id(1), context.request_ids", ("id-a", None, {0: "id-a"})),
+        (
+            "context.get_request_id(), context.get_request_id(1), context.request_ids",
+            ("id-a", None, {0: "id-a"}),
+        ),
         ("context.get_sequence_id(0)", "s-7"),
         ("context.request_processor[0].get_request_property('X-a-b')", "2"),
         ("context.request_processor[0].get_request_properties() is headers", True),
@@ -148,7 +167,9 @@ def test_system_properties(start):
 
 def test_names_of_sequence_headers_come_from_the_server(start):
     worker = evaluate(
-        start, "context.header_key_sequence_id, context.header_key_sequence_end", headers={"sequence_id": "my-seq"}
+        start,
+        "context.header_key_sequence_id, context.header_key_sequence_end",
+        headers={"sequence_id": "my-seq"},
     )
     assert eval(worker.text(part(b""))) == ("my-seq", "ts_request_sequence_end")
 

@@ -69,7 +69,11 @@ def check_batch(inbox, case):
     assert not batch.missing and not batch.more
     batch.decode(False)
     for item, data, wanted in zip(batch.items, batch.data, case["items"]):
-        assert (item.id, item.timeout_ms, item.flags) == (wanted["id"], wanted["timeout_ms"], int(wanted["explain"]))
+        assert (item.id, item.timeout_ms, item.flags) == (
+            wanted["id"],
+            wanted["timeout_ms"],
+            int(wanted["explain"]),
+        )
         assert (item.request_id, item.url_path) == (wanted["request_id"], wanted["url_path"])
         headers = dict(item.headers)
         assert headers.pop("explain") == str(wanted["explain"])
@@ -149,8 +153,9 @@ SENT = {
     "reply_cancelled": reply,
     "reply_large": reply,
     "reply_stream": lambda case: wire.encode_stream_head(case["item"], HEADERS, 250, 200),
-    "chunk": lambda case: wire.CHUNK_FRAME.pack(8 + len(case["data"]), wire.CHUNK, 0, 0, case["item"])
-    + case["data"].encode(),
+    "chunk": lambda case: (
+        wire.CHUNK_FRAME.pack(8 + len(case["data"]), wire.CHUNK, 0, 0, case["item"]) + case["data"].encode()
+    ),
     "end": lambda case: wire.encode_end(case["item"], 9, 200),
     "end_failed": lambda case: wire.encode_end(
         case["item"], 9, case["status"], wire.END_FAILED, case["message"].encode()

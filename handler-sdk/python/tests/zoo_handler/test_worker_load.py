@@ -20,19 +20,37 @@ class MyHandler:
         ("h", {"h.py": "def handle(data, context):\n    return data and ['m']\n"}),
         ("h:serve", {"h.py": "def serve(data, context):\n    return data and ['m']\n"}),
         ("h.py:serve", {"h.py": "def serve(data, context):\n    return data and ['m']\n"}),
-        ("sub/h.py:serve", {"sub/h.py": "import beside\nserve = beside.serve\n",
-                            "sub/beside.py": "def serve(data, context):\n    return data and ['m']\n"}),
+        (
+            "sub/h.py:serve",
+            {
+                "sub/h.py": "import beside\nserve = beside.serve\n",
+                "sub/beside.py": "def serve(data, context):\n    return data and ['m']\n",
+            },
+        ),
         ("/build/machine/h.py", {"h.py": CLASS}),
         ("h.py", {"h.py": CLASS}),
         ("h.py:MyHandler", {"h.py": CLASS + "class Other: pass\n"}),
         ("h.py:nothing", {"h.py": CLASS}),
-        ("h.py", {"h.py": "from base import Base\n" + CLASS.replace("MyHandler", "MyHandler(Base)"),
-                  "base.py": "class Base: pass\n"}),
-        ("h.py:handle", {"h.py": CLASS + "_service = MyHandler()\ndef handle(data, context):\n"
-                         "    if data is None:\n        return _service.initialize(context)\n"
-                         "    return _service.handle(data, context)\n"}),
+        (
+            "h.py",
+            {
+                "h.py": "from base import Base\n" + CLASS.replace("MyHandler", "MyHandler(Base)"),
+                "base.py": "class Base: pass\n",
+            },
+        ),
+        (
+            "h.py:handle",
+            {
+                "h.py": CLASS + "_service = MyHandler()\ndef handle(data, context):\n"
+                "    if data is None:\n        return _service.initialize(context)\n"
+                "    return _service.handle(data, context)\n"
+            },
+        ),
         ("json.py", {"json.py": "def handle(data, context):\n    return data and ['m']\n"}),
-        ("wire.py", {"wire.py": "import zoo_handler.wire\ndef handle(data, context):\n    return data and ['m']\n"}),
+        (
+            "wire.py",
+            {"wire.py": "import zoo_handler.wire\ndef handle(data, context):\n    return data and ['m']\n"},
+        ),
         ("my-handler.py", {"my-handler.py": CLASS}),
         ("in_ts", {"ts_path/unused.py": ""}),
     ],
@@ -68,14 +86,30 @@ def failed(start, source="", **rest):
         ("x = 1\n", "invalid", "Expected only one class in custom service code or a function entry point []"),
         ("class A: pass\nclass B: pass\n", "invalid", "Expected only one class in custom service code"),
         ("class A: pass\n", "invalid", "Expect handle method in class <class 'h.A'>"),
-        ("class A:\n    def handle(self, data, context): pass\n", "invalid", "Expect initialize method in class"),
+        (
+            "class A:\n    def handle(self, data, context): pass\n",
+            "invalid",
+            "Expect initialize method in class",
+        ),
         ("def broken(:\n", "invalid", "SyntaxError: "),
-        ("import no_such_dependency\n" + CLASS, "error", "ModuleNotFoundError: No module named 'no_such_dependency'"),
-        ("from json import no_such_name\n" + CLASS, "error", "ImportError: cannot import name 'no_such_name'"),
+        (
+            "import no_such_dependency\n" + CLASS,
+            "error",
+            "ModuleNotFoundError: No module named 'no_such_dependency'",
+        ),
+        (
+            "from json import no_such_name\n" + CLASS,
+            "error",
+            "ImportError: cannot import name 'no_such_name'",
+        ),
         ("raise RuntimeError('first\\nsecond')\n", "error", "RuntimeError: first"),
         ("raise ValueError\n", "error", "ValueError"),
         ("def handle(data, context):\n    raise MemoryError\n", "memory", "MemoryError"),
-        ("def handle(data, context):\n    raise RuntimeError('CUDA error: out')\n", "memory", "RuntimeError: CUDA error"),
+        (
+            "def handle(data, context):\n    raise RuntimeError('CUDA error: out')\n",
+            "memory",
+            "RuntimeError: CUDA error",
+        ),
         ("import sys\ndef handle(data, context):\n    sys.exit(3)\n", "error", "SystemExit: 3"),
         ("import sys\nsys.exit()\n", "error", "SystemExit"),
     ],
@@ -104,7 +138,9 @@ def test_no_handler_named(start, handler):
 
 def test_the_first_cause_is_kept(start):
     """TorchServe hides a missing dependency behind 'No module named ts.torch_handler.h'."""
-    found, worker = failed(start, "import beside\n" + CLASS, files={"beside.py": "import no_such_dependency\n"})
+    found, worker = failed(
+        start, "import beside\n" + CLASS, files={"beside.py": "import no_such_dependency\n"}
+    )
     assert "no_such_dependency" in found["message"]
     assert "ts.torch_handler" not in worker.log()
 

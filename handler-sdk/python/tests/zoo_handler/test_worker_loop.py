@@ -282,6 +282,19 @@ def test_child_processes_do_not_hold_the_link(start):
         os.kill(pid, signal.SIGKILL)
 
 
+def test_a_handlers_pool_of_processes_works(start):
+    worker = start(
+        "import multiprocessing\n"
+        "def square(n): return n * n\n"
+        "def handle(data, context):\n"
+        "    if data is None: return\n"
+        "    with multiprocessing.get_context('fork').Pool(2) as pool:\n"
+        "        return [str(pool.map(square, [1, 2, 3]))]\n"
+    )
+    assert worker.text(part(b"")) == "[1, 4, 9]"
+    worker.drain()
+
+
 def test_standard_input_is_empty_and_the_link_is_not_inherited(start):
     worker = start(
         "import os, sys\n"

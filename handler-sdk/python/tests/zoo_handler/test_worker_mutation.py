@@ -29,8 +29,12 @@ def corpus():
             frame(0x01, b"\x01\x00\x00\x00{}"),
             frame(0x02, b'{"model": {}}'),
             batch(item(1, part(b"abc"), headers=HEADERS, url_path="v1")),
-            batch(item(2, part(b"[1]", "a", "application/json"), part(b"\xff", "b", "text/x"), headers=HEADERS)),
-            batch(item(3, part(b"0123456789", bodies=True), part(b"xx", "c", "text/x", bodies=True)), more=True),
+            batch(
+                item(2, part(b"[1]", "a", "application/json"), part(b"\xff", "b", "text/x"), headers=HEADERS)
+            ),
+            batch(
+                item(3, part(b"0123456789", bodies=True), part(b"xx", "c", "text/x", bodies=True)), more=True
+            ),
             batch(item(4)),
             body(3, 0, b"01234"),
             body(3, 5, b"56789"),
@@ -70,7 +74,8 @@ def read_all(raw):
             if not found.missing and not found.more:
                 found.decode(True)
             for one in found.items:
-                one.headers, one.request_id, one.url_path
+                assert isinstance(one.headers, dict)
+                assert isinstance(one.request_id + one.url_path, str)
     except LinkError as cause:
         end = cause
     return list(inbox.batches), end

@@ -14,7 +14,7 @@ def streaming(start, body, **load):
         "from zoo_handler import PredictionException, send_intermediate_predict_response as send\n"
         "def serve(data, context):\n" + lines + "\n"
         "def handle(data, context):\n    return data and serve(data, context)\n",
-        **load
+        **load,
     )
 
 
@@ -41,7 +41,11 @@ def test_status_and_headers_set_before_the_first_chunk(start):
     )
     head = worker.predict(part(b""))
     assert head.status == 201
-    assert head.headers == {"content-type": "text/event-stream", ":reason": "Streaming", "ts_stream_next": "true"}
+    assert head.headers == {
+        "content-type": "text/event-stream",
+        ":reason": "Streaming",
+        "ts_stream_next": "true",
+    }
 
 
 def test_an_empty_generator_is_an_empty_stream(start):
@@ -250,7 +254,8 @@ def test_batches_after_a_stream(start):
 
 def test_the_server_leaves_while_a_stream_waits_for_credit(start):
     worker = streaming(
-        start, "try:\n    while True: yield b'x' * 100000\nexcept Exception:\n    open('swallowed', 'w').close()"
+        start,
+        "try:\n    while True: yield b'x' * 100000\nexcept Exception:\n    open('swallowed', 'w').close()",
     )
     worker.predict(part(b""))
     worker.socket.close()
