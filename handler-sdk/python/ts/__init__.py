@@ -1,6 +1,7 @@
 """The import surface of TorchServe, on top of `zoo_handler`: handlers written for TorchServe run unchanged.
 
-Importing this package, or any module of it that TorchServe's users import without torch, doesn't import torch.
+Importing this package, or any module of it that TorchServe's users import without torch, doesn't import
+torch.
 """
 
 from .version import __version__

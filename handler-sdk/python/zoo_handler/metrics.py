@@ -1,10 +1,11 @@
 """Metrics that a handler reports: collected here, and taken by the worker once per batch.
 
-A `MetricsCache` holds two things: the metrics that are declared (name, unit, dimensions, type) and the values that were
-reported and not taken yet. With `collect=False` nobody takes them, and each value is printed at once in the
-`[METRICS]` form that log scrapers and the server read from a worker's output.
+A `MetricsCache` holds two things: the metrics that are declared (name, unit, dimensions, type) and the values
+that were reported and not taken yet. With `collect=False` nobody takes them, and each value is printed at
+once in the `[METRICS]` form that log scrapers and the server read from a worker's output.
 
-This module knows neither the link to the server nor the configuration file; `ts.metrics` is a surface over it.
+This module knows neither the link to the server nor the configuration file; `ts.metrics` is a surface over
+it.
 """
 
 import enum
@@ -93,7 +94,7 @@ class Dimension:
 
 
 def hostname() -> str:
-    """The name of this machine, looked up once: it costs a system call, and a metric is reported per request."""
+    """The name of this machine, looked up once: it costs a system call."""
     global _hostname
     if _hostname is None:
         _hostname = socket.gethostname()
@@ -109,7 +110,8 @@ def full_unit(unit: Optional[str]) -> str:
 
 
 def _log_safe(text: Any) -> str:
-    # `,`, `|`, `:` and line ends separate the fields of the log form: a value that has them would lose the whole line.
+    # `,`, `|`, `:` and line ends separate the fields of the log form: a value that has them would lose the
+    # whole line.
     return "".join("_" if char in ",|:\r\n" else char for char in str(text))
 
 
@@ -170,7 +172,9 @@ class CachingMetric:
         self.report(value, [(dim.name, dim.value) for dim in dimensions or []], request_id)
 
     def report(self, value: float, dimensions: List[Tuple[str, str]], request_id: str) -> None:
-        """Hands a value to the cache, or prints it. A value that can't be one is logged: it must not fail a request."""
+        """Hands a value to the cache, or prints it. A value that can't be one is logged: it must not fail a
+        request.
+        """
         try:
             number = float(value)
         except (TypeError, ValueError):
@@ -180,7 +184,9 @@ class CachingMetric:
             logger.error("metric %s: the value %r is not finite", self.metric_name, value)
             return
         if number < 0 and self.metric_type is MetricTypes.COUNTER:
-            logger.error("metric %s: a counter can't be changed by the negative value %s", self.metric_name, value)
+            logger.error(
+                "metric %s: a counter can't be changed by the negative value %s", self.metric_name, value
+            )
             return
         pairs = [(str(name), str(text)) for name, text in dimensions]
         record = (self.metric_name, self.unit, TYPE_CODES[self.metric_type], number, request_id or "", pairs)
@@ -263,11 +269,15 @@ class MetricsCache:
     ) -> CachingMetric:
         """Declares a metric; a second declaration replaces the first."""
         if not isinstance(metric_name, str) or not metric_name:
-            raise MetricsCacheTypeError("metric name {!r}: must be a string that isn't empty".format(metric_name))
+            raise MetricsCacheTypeError(
+                "metric name {!r}: must be a string that isn't empty".format(metric_name)
+            )
         if unit is not None and not isinstance(unit, str):
             raise MetricsCacheTypeError("metric {}: the unit {!r} must be a string".format(metric_name, unit))
         if dimension_names is not None and not isinstance(dimension_names, (list, tuple)):
-            raise MetricsCacheTypeError("metric {}: dimension names must be a list of strings".format(metric_name))
+            raise MetricsCacheTypeError(
+                "metric {}: dimension names must be a list of strings".format(metric_name)
+            )
         metric = CachingMetric(metric_name, unit, dimension_names, _metric_type(metric_type), self)
         self._metrics[metric.metric_type][metric_name] = metric
         return metric
@@ -323,7 +333,9 @@ class MetricsCache:
     ) -> None:
         """Reports a time, in `ms` or `s`."""
         if unit not in TIME_UNITS:
-            raise MetricsCacheValueError("metric {}: the unit {!r} of a time must be ms or s".format(name, unit))
+            raise MetricsCacheValueError(
+                "metric {}: the unit {!r} of a time must be ms or s".format(name, unit)
+            )
         self.add_metric(name, value, unit, idx, dimensions, metric_type)
 
     def add_size(

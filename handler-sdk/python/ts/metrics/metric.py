@@ -7,7 +7,9 @@ from zoo_handler.metrics import TYPE_CODES, Dimension, MetricTypes, full_unit, h
 
 
 class Metric:
-    """A value with its name, unit and dimensions; as text it is a line of the `[METRICS]` form without that mark."""
+    """A value with its name, unit and dimensions; as text it is a line of the `[METRICS]` form without that
+    mark.
+    """
 
     def __init__(
         self,
@@ -36,7 +38,14 @@ class Metric:
 
     def __str__(self) -> str:
         pairs = [(dim.name, dim.value) for dim in self.dimensions]
-        record = (self.name, self.unit, TYPE_CODES[self.metric_type], self.value, self.request_id or "", pairs)
+        record = (
+            self.name,
+            self.unit,
+            TYPE_CODES[self.metric_type],
+            self.value,
+            self.request_id or "",
+            pairs,
+        )
         return log_line(record)[len("[METRICS]") :]
 
     def to_dict(self) -> Dict[str, Any]:

@@ -1,6 +1,7 @@
 """The cache of metrics that a worker has, and the reading of a metrics configuration file.
 
-The metrics that TorchServe's own file declares are known without a file; PyYAML is needed only for a file of one's own.
+The metrics that TorchServe's own file declares are known without a file; PyYAML is needed only for a file of
+one's own.
 """
 
 from typing import Any, Dict, Optional
@@ -50,7 +51,9 @@ class MetricsCacheYamlImpl(MetricCacheAbstract):
                 self.add_metric_to_cache(metric["name"], metric["unit"], metric["dimensions"], kind)
             except (KeyError, TypeError) as cause:
                 raise MetricsCacheKeyError(
-                    "{}: {} {!r}: needs name, unit and dimensions".format(self.config_file_path, type_name, metric)
+                    "{}: {} {!r}: needs name, unit and dimensions".format(
+                        self.config_file_path, type_name, metric
+                    )
                 ) from cause
 
     @staticmethod
@@ -59,9 +62,8 @@ class MetricsCacheYamlImpl(MetricCacheAbstract):
             import yaml
         except ImportError as cause:
             raise MetricsCachePyYamlError(
-                "metrics configuration {}: reading it needs the Python package pyyaml, which isn't installed".format(
-                    path
-                )
+                "metrics configuration {}: reading it needs the Python package pyyaml, "
+                "which isn't installed".format(path)
             ) from cause
         try:
             with open(path, encoding="utf-8") as file:

@@ -43,7 +43,9 @@ class MetricsStore:
     ) -> None:
         """Reports a time, in `ms` or `s`."""
         if unit not in TIME_UNITS:
-            raise MetricsCacheValueError("metric {}: the unit {!r} of a time must be ms or s".format(name, unit))
+            raise MetricsCacheValueError(
+                "metric {}: the unit {!r} of a time must be ms or s".format(name, unit)
+            )
         self._add(name, value, unit, self._requests(idx), dimensions, None)
 
     def add_size(

@@ -1,4 +1,5 @@
-"""Metrics of this machine. Each function appends to `system_metrics`; `collect_all` calls all and logs what they found.
+"""Metrics of this machine. Each function appends to `system_metrics`; `collect_all` calls all and logs what
+they found.
 
 Read from the kernel where there is `/proc`, from psutil elsewhere; GPUs through pynvml, if it is installed.
 """
@@ -84,7 +85,9 @@ def disk_used() -> None:
 def disk_utilization() -> None:
     """The share of the root file system that is used."""
     usage = shutil.disk_usage("/")
-    _report("DiskUtilization", round(100 * usage.used / max(1, usage.used + usage.free), 1), "percent", dimension)
+    _report(
+        "DiskUtilization", round(100 * usage.used / max(1, usage.used + usage.free), 1), "percent", dimension
+    )
 
 
 def disk_available() -> None:
@@ -131,7 +134,9 @@ _COLLECTORS = (
 
 
 def collect_all(mod: types.ModuleType, num_of_gpus: int) -> None:
-    """Calls the collectors of `mod` (this module, or one with functions of the same names) and logs their metrics."""
+    """Calls the collectors of `mod` (this module, or one with functions of the same names) and logs their
+    metrics.
+    """
     for name in _COLLECTORS:
         collector = getattr(mod, name, None)
         if callable(collector):

@@ -1,1 +1,3 @@
-"""TorchServe's worker protocol, for tools and tests that speak it. The server's own protocol is `zoo_handler.wire`."""
+"""TorchServe's worker protocol, for tools and tests that speak it. The server's own protocol is
+`zoo_handler.wire`.
+"""
