@@ -54,6 +54,17 @@ pub enum Warning {
     Output { path: PathBuf },
 }
 
+impl Warning {
+    /// Whether torch-model-archiver warns of it too. The rest it does, or does better, in silence.
+    #[must_use]
+    pub fn is_torchs(&self) -> bool {
+        match self {
+            Self::CreatingExportPath { .. } | Self::Overwriting { .. } | Self::NoMatch { .. } => true,
+            Self::Replaced { .. } | Self::Own { .. } | Self::Output { .. } => false,
+        }
+    }
+}
+
 /// Finds the files of `spec`, sorted by their name in the archive. `output` never becomes a part of itself.
 ///
 /// # Errors
@@ -121,7 +132,8 @@ impl<'a> Collector<'a> {
     }
 
     fn flat(&mut self, path: &Path) -> Result<(), PackError> {
-        let kind = fs::metadata(path).map_err(|e| PackError::os(path, e))?;
+        // A link to nowhere is neither file nor folder.
+        let kind = fs::metadata(path).map_err(|_| PackError::InvalidExtra { path: path.to_owned() })?;
         if kind.is_file() {
             return self.add("", path.file_name().unwrap_or_default(), path);
         }

@@ -5,12 +5,19 @@ use std::hint::black_box;
 
 use crate::{digest::Sums, manifest::Manifest, read, read::Limits};
 
+const LIMITS: Limits = Limits { entries: 1000, bytes: 16 << 20, ratio: 200, ratio_from: 1 << 20 };
+
 /// An archive of either form.
 pub fn fuzz_archive(bytes: &[u8]) {
-    let limits = Limits { entries: 1000, bytes: 16 << 20, ratio: 200, ratio_from: 1 << 20 };
-    if let Ok(contents) = read::contents_of_bytes(bytes, &limits) {
-        assert!(contents.files.iter().map(|file| file.size).sum::<u64>() <= limits.bytes);
+    if let Ok(contents) = read::contents_of_bytes(bytes, &LIMITS) {
+        assert!(contents.files.iter().map(|file| file.size).sum::<u64>() <= LIMITS.bytes);
     }
+}
+
+/// Whether an archive is sound: seeds should be.
+#[must_use]
+pub fn reads(bytes: &[u8]) -> bool {
+    read::contents_of_bytes(bytes, &LIMITS).is_ok()
 }
 
 /// A manifest; one that is read is written and read back unchanged.

@@ -18,6 +18,8 @@ use crate::{collect::Warning, progress::Progress};
 pub(super) struct Bar {
     started: Instant,
     terminal: bool,
+    /// Whether to say what the peer does in silence.
+    notes: bool,
     total: AtomicU64,
     done: AtomicU64,
     bar: OnceLock<ProgressBar>,
@@ -28,7 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Bar {
     pub(super) fn new() -> Self {
+        Self::with_notes(true)
+    }
+
+    pub(super) fn with_notes(notes: bool) -> Self {
         Self {
+            notes,
             started: Instant::now(),
             terminal: stderr().is_terminal(),
             total: AtomicU64::new(0),
@@ -62,7 +69,11 @@ impl Progress for Bar {
     }
 
     fn warn(&self, warning: &Warning) {
-        log::warning(&warning.to_string());
+        if warning.is_torchs() {
+            log::warning(&warning.to_string());
+        } else if self.notes {
+            log::info(&warning.to_string());
+        }
     }
 }
 

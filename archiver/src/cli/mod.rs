@@ -91,6 +91,24 @@ fn parse<T: clap::Parser>(args: Vec<OsString>) -> Result<T, clap::Error> {
     T::try_parse_from(args.into_iter().skip(1))
 }
 
+/// Parses flags of which, if one is repeated, the last counts. Lists grow instead.
+fn last_wins<T: clap::FromArgMatches>(command: clap::Command, args: Vec<OsString>) -> Result<T, clap::Error> {
+    let mut command = command.mut_args(|arg| match arg.get_action() {
+        clap::ArgAction::Set | clap::ArgAction::SetTrue => {
+            let itself = arg.get_id().clone();
+            arg.overrides_with(itself)
+        }
+        _ => arg,
+    });
+    T::from_arg_matches(&command.try_get_matches_from_mut(args)?)
+}
+
+/// A path that may be empty, which stands for "not given" as it does in Python.
+fn any_path() -> impl clap::builder::TypedValueParser<Value = std::path::PathBuf> {
+    use clap::builder::TypedValueParser;
+    clap::builder::OsStringValueParser::new().map(std::path::PathBuf::from)
+}
+
 /// `createdOn` for a manifest written now.
 fn created_on() -> Result<String, Failure> {
     let fixed = std::env::var_os("SOURCE_DATE_EPOCH");

@@ -6,9 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum, error::ErrorKind};
+use clap::{Args, CommandFactory, Parser, ValueEnum, error::ErrorKind};
 
-use super::{CalledAs, Failure, bar::Bar, created_on, log};
+use super::{CalledAs, Failure, any_path, bar::Bar, created_on, last_wins, log};
 use crate::{
     PackSpec, Runtime,
     spec::{self, Destination, Extra, Format, Noun},
@@ -42,7 +42,6 @@ const TORCH_EXAMPLES: &str =
     version,
     disable_version_flag = true,
     infer_long_args = true,
-    args_override_self = true,
     after_help = EXAMPLES
 )]
 struct Cli {
@@ -70,10 +69,10 @@ struct What {
     #[arg(long)]
     handler: Option<String>,
     /// Weights: .pt, .pth, .onnx, ...
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = any_path())]
     serialized_file: Option<PathBuf>,
     /// Python file with the one model class of an eager model
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = any_path())]
     model_file: Option<PathBuf>,
     /// Files, folders (their contents) and patterns, separated by commas; all go to the root
     ///
@@ -84,16 +83,16 @@ struct What {
     #[arg(long, default_value = "python", value_parser = runtimes())]
     runtime: Runtime,
     /// Python packages that the model needs
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = any_path())]
     requirements_file: Option<PathBuf>,
     /// Configuration of the model in YAML, such as the batch size
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = any_path())]
     config_file: Option<PathBuf>,
     /// Target triple of a native handler [default: that of this program]
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
     /// A JSON file that becomes the manifest as it stands
-    #[arg(long, value_name = "FILE", hide = true)]
+    #[arg(long, value_name = "FILE", value_parser = any_path(), hide = true)]
     manifest: Option<PathBuf>,
 }
 
@@ -101,7 +100,7 @@ struct What {
 #[command(next_help_heading = "How to write it")]
 struct How {
     /// Folder of the archive; made if it is missing [default: the current folder]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", value_parser = any_path())]
     export_path: Option<PathBuf>,
     /// Shape of the archive
     #[arg(long, value_name = "FORMAT", default_value = "default")]
@@ -144,17 +143,15 @@ fn runtimes() -> impl clap::builder::TypedValueParser<Value = Runtime> {
 }
 
 pub(super) fn run(args: Vec<OsString>, name: CalledAs) -> Result<(), Failure> {
-    let mut command = command(name);
-    let matches = command.try_get_matches_from_mut(args)?;
-    let cli = Cli::from_arg_matches(&matches)?;
+    let cli: Cli = last_wins(command(name), args)?;
     if cli.what.handler.is_none() && cli.what.runtime.needs_handler() {
         let missing = format!("--handler is required for runtime {}", cli.what.runtime);
-        return Err(command.error(ErrorKind::MissingRequiredArgument, missing).into());
+        return Err(command(name).error(ErrorKind::MissingRequiredArgument, missing).into());
     }
     let format = cli.how.archive_format.into();
     let to = Destination { export_path: export_path(cli.how.export_path)?, force: cli.how.force };
     let spec = spec(cli.what, name)?;
-    let bar = Bar::new();
+    let bar = Bar::with_notes(name == CalledAs::Zoo);
     if cli.how.dry_run {
         for file in plan(&spec, format, &to, &bar)? {
             anstream::println!("{:>12}  {}", file.head.size, file.head.name);

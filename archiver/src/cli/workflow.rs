@@ -2,9 +2,9 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-use super::{Failure, bar::Bar, created_on, pack::export_path};
+use super::{Failure, any_path, bar::Bar, created_on, last_wins, pack::export_path};
 use crate::{
     spec::{Destination, Name, Noun},
     workflow::{WorkflowSpec, pack},
@@ -16,7 +16,6 @@ use crate::{
 #[command(
     name = "torch-workflow-archiver",
     infer_long_args = true,
-    args_override_self = true,
     after_help = "This is zoo-archiver under another name. Zoo packs workflows, but doesn't serve them."
 )]
 struct Cli {
@@ -30,7 +29,7 @@ struct Cli {
     #[arg(long, value_name = "FILE")]
     handler: Option<String>,
     /// Folder of the archive [default: the current folder]
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", value_parser = any_path())]
     export_path: Option<PathBuf>,
     /// Files, separated by commas
     #[arg(long, value_name = "LIST")]
@@ -41,7 +40,7 @@ struct Cli {
 }
 
 pub(super) fn run(args: Vec<OsString>) -> Result<(), Failure> {
-    let cli = Cli::try_parse_from(args)?;
+    let cli: Cli = last_wins(Cli::command(), args)?;
     let spec = WorkflowSpec {
         name: Name::new(&cli.workflow_name, Noun::Workflow)?,
         spec_file: cli.spec_file,
@@ -50,6 +49,6 @@ pub(super) fn run(args: Vec<OsString>) -> Result<(), Failure> {
         created_on: created_on()?,
     };
     let to = Destination { export_path: export_path(cli.export_path)?, force: cli.force };
-    pack(&spec, &to, WriteOptions::default(), &Bar::new())?;
+    pack(&spec, &to, WriteOptions::default(), &Bar::with_notes(false))?;
     Ok(())
 }

@@ -137,6 +137,9 @@ fn find(
     progress: &dyn Progress,
 ) -> Result<(PathBuf, Vec<Entry>), PackError> {
     let path = destination(to, &format!("{}{}", spec.name, format.suffix()), Noun::Model, progress)?;
+    if format != Format::NoArchive && path.is_dir() {
+        return Err(PackError::is_a_directory(&path));
+    }
     let entries = collect(spec, &path, progress)?;
     native::check(spec)?;
     Ok((path, entries))

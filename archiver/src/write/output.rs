@@ -2,9 +2,11 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io,
+    io::{self, Seek, SeekFrom, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::mpsc::{SyncSender, sync_channel},
+    thread::{self, JoinHandle},
 };
 
 use tempfile::{NamedTempFile, TempDir};
@@ -32,9 +34,10 @@ impl PendingFile {
         }
     }
 
-    /// A second handle for writing; both share the position.
-    pub(crate) fn file(&self) -> Result<File, PackError> {
-        self.temp.as_file().try_clone().map_err(|e| self.failed(e))
+    /// A handle for writing, whose bytes are on their way to the disk while more are written.
+    pub(crate) fn writer(&self) -> Result<EagerFile, PackError> {
+        let file = self.temp.as_file().try_clone();
+        file.and_then(EagerFile::start).map_err(|e| self.failed(e))
     }
 
     /// Makes it appear, after its bytes are on the disk.
@@ -48,6 +51,58 @@ impl PendingFile {
 
     pub(crate) fn failed(&self, source: io::Error) -> PackError {
         PackError::Write { path: self.path.clone(), source }
+    }
+}
+
+/// A file whose bytes a second thread pushes to the disk as they come, so that little is left to wait for when
+/// it is complete.
+pub(crate) struct EagerFile {
+    file: File,
+    /// Bytes since the thread was last told.
+    fresh: usize,
+    ticks: SyncSender<()>,
+    flusher: JoinHandle<io::Result<()>>,
+}
+
+/// Bytes that are worth a push.
+const PUSH: usize = 32 << 20;
+
+impl EagerFile {
+    fn start(file: File) -> io::Result<Self> {
+        let (ticks, inbox) = sync_channel(1);
+        let same = file.try_clone()?;
+        let push = move || inbox.into_iter().try_for_each(|()| same.sync_data());
+        let flusher = thread::Builder::new().name("flush".into()).spawn(push)?;
+        Ok(Self { file, fresh: 0, ticks, flusher })
+    }
+
+    /// Ends the thread. The system reports a failed write once only, so its errors must not be lost.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        drop(self.ticks);
+        self.flusher.join().unwrap_or_else(|_| Err(io::Error::other("the flushing thread has ended")))
+    }
+}
+
+impl Write for EagerFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.fresh += written;
+        if self.fresh >= PUSH {
+            self.fresh = 0;
+            // If it is still pushing, it will be told again after as many bytes.
+            let _told = self.ticks.try_send(());
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for EagerFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
     }
 }
 

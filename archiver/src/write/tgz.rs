@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
     io::{self, BufWriter, Write},
     mem,
     path::Path,
@@ -12,7 +11,7 @@ use std::{
 use super::{
     Blocks, Head, Sink, WriteOptions,
     deflate::{Pool, Task, Ticket},
-    output::PendingFile,
+    output::{EagerFile, PendingFile},
 };
 use crate::{
     digest::{BLOCK, Block},
@@ -36,7 +35,7 @@ impl TarGz {
     /// If nothing can be written beside it.
     pub fn create(path: &Path, top: &str, options: WriteOptions) -> Result<Self, PackError> {
         let pending = PendingFile::create(path)?;
-        let file = pending.file()?;
+        let file = pending.writer()?;
         let gz = Pool::start(options.threads).and_then(|pool| GzWriter::start(file, pool));
         let tar = tar::Builder::new(gz.map_err(|e| pending.failed(e))?);
         Ok(Self { tar, pending, top: top.to_owned() })
@@ -64,7 +63,7 @@ impl Sink for TarGz {
 
 /// A gzip stream whose blocks are deflated by a [`Pool`].
 struct GzWriter {
-    file: BufWriter<File>,
+    file: BufWriter<EagerFile>,
     pool: Pool,
     /// Blocks under way, in order.
     tickets: VecDeque<Ticket>,
@@ -75,7 +74,7 @@ struct GzWriter {
 }
 
 impl GzWriter {
-    fn start(file: File, pool: Pool) -> io::Result<Self> {
+    fn start(file: EagerFile, pool: Pool) -> io::Result<Self> {
         let mut file = BufWriter::new(file);
         // Deflate, no name, no time, "unknown" system: nothing that differs between two runs.
         file.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255])?;
@@ -111,7 +110,7 @@ impl GzWriter {
         self.file.write_all(&crc.to_le_bytes())?;
         // gzip keeps the length modulo 2^32.
         self.file.write_all(&(self.length as u32).to_le_bytes())?;
-        self.file.flush()
+        self.file.into_inner()?.finish()
     }
 }
 

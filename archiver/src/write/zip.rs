@@ -8,7 +8,6 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
     io::{self, BufWriter, Seek, SeekFrom, Write},
     path::Path,
 };
@@ -16,7 +15,7 @@ use std::{
 use super::{
     Blocks, Head, Sink, WriteOptions,
     deflate::{Payload, Piece, Pool, Task, Ticket, incompressible},
-    output::PendingFile,
+    output::{EagerFile, PendingFile},
 };
 use crate::{
     digest::{BLOCK, Block},
@@ -34,7 +33,7 @@ pub enum Compression {
 
 /// A zip archive in the making.
 pub struct Zip {
-    writer: ZipWriter<BufWriter<File>>,
+    writer: ZipWriter<BufWriter<EagerFile>>,
     pending: PendingFile,
     compression: Compression,
 }
@@ -47,7 +46,7 @@ impl Zip {
     pub fn create(path: &Path, compression: Compression, options: WriteOptions) -> Result<Self, PackError> {
         let pending = PendingFile::create(path)?;
         let pool = Pool::start(options.threads).map_err(|e| pending.failed(e))?;
-        let writer = ZipWriter::new(BufWriter::new(pending.file()?), pool);
+        let writer = ZipWriter::new(BufWriter::new(pending.writer()?), pool);
         Ok(Self { writer, pending, compression })
     }
 }
@@ -71,7 +70,8 @@ impl Sink for Zip {
     }
 
     fn finish(self: Box<Self>) -> Result<(), PackError> {
-        self.writer.finish().map_err(|e| self.pending.failed(e))?;
+        let file = self.writer.finish().and_then(|out| out.into_inner().map_err(io::Error::from));
+        file.and_then(EagerFile::finish).map_err(|e| self.pending.failed(e))?;
         self.pending.persist()
     }
 }

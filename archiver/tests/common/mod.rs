@@ -8,6 +8,8 @@
     reason = "helpers of tests; each test program uses a part"
 )]
 
+pub mod raw;
+
 use std::{
     collections::BTreeMap,
     fs,
