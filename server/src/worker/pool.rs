@@ -82,6 +82,15 @@ struct Staff {
     min: u32,
     max: u32,
     members: Vec<Member>,
+    /// Nobody is hired any more: a scaling that comes late must not bring a removed version back to life.
+    stopped: bool,
+}
+
+/// A scaling that isn't finished.
+struct Scaling {
+    generation: u64,
+    /// Those who were dismissed.
+    leaving: Vec<JoinHandle<()>>,
 }
 
 struct Member {
@@ -171,10 +180,26 @@ impl Pool {
         Failure::Unavailable { model: ModelRef { model: self.spec.name.clone(), version }, why }
     }
 
-    /// Brings the number of workers between `min` and `max` and waits until those wanted are ready or have failed, and the others are gone.
+    /// Brings the number of workers between `min` and `max` and waits until those wanted are ready or have failed,
+    /// and the others are gone.
     pub async fn scale(&self, min: u32, max: u32) -> Scaled {
+        let begun = self.begin(min, max);
+        self.finish(begun).await
+    }
+
+    /// Does the same without being waited for. The bounds are in force when this returns.
+    pub fn start_scaling(self: &Arc<Self>, min: u32, max: u32) {
+        let begun = self.begin(min, max);
+        let pool = self.clone();
+        tokio::spawn(async move { pool.finish(begun).await });
+    }
+
+    fn begin(&self, min: u32, max: u32) -> Scaling {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        let leaving = self.set_bounds(min, max);
+        Scaling { generation, leaving: self.set_bounds(min, max) }
+    }
+
+    async fn finish(&self, Scaling { generation, leaving }: Scaling) -> Scaled {
         let settled = self.settled().await;
         for task in leaving {
             // A task that panicked has been reported; its worker died with it.
@@ -183,18 +208,16 @@ impl Pool {
         if self.staff.lock().members.is_empty() {
             self.floor.queue.fail_all(&|job| self.unavailable(job.version_named, Unavailable::NoWorker));
         }
-        if self.generation.load(Ordering::Relaxed) == generation { settled } else { Scaled::Superseded }
-    }
-
-    /// Does the same without being waited for.
-    pub fn start_scaling(self: &Arc<Self>, min: u32, max: u32) {
-        let pool = self.clone();
-        tokio::spawn(async move { pool.scale(min, max).await });
+        let current = self.generation.load(Ordering::Relaxed) == generation && !self.staff.lock().stopped;
+        if current { settled } else { Scaled::Superseded }
     }
 
     /// Hires and dismisses; returns the tasks of those who leave. There is no autoscaling: `min` are started, `max` matters when there are more.
     fn set_bounds(&self, min: u32, max: u32) -> Vec<JoinHandle<()>> {
         let mut staff = self.staff.lock();
+        if staff.stopped {
+            return Vec::new();
+        }
         (staff.min, staff.max) = (min, max);
         let wanted = (staff.members.len() as u32).clamp(min, max.max(min)) as usize;
         let mut leaving = Vec::new();
@@ -302,6 +325,7 @@ impl Pool {
         let leaving: Vec<_> = {
             let mut staff = self.staff.lock();
             (staff.min, staff.max) = (0, 0);
+            staff.stopped = true;
             staff.members.drain(..).collect()
         };
         leaving.iter().for_each(|member| member.orders.leave_by(deadline));
