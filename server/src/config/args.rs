@@ -1,4 +1,5 @@
-//! The flags of `zoo-server`. Values stay text here, so that [`resolve`](super::resolve()) can report all wrong ones at once.
+//! The flags of `zoo-server`. Values stay text here, so that [`resolve`](super::resolve()) can report all
+//! wrong ones at once.
 
 use clap::Parser;
 

@@ -1,4 +1,5 @@
-//! The server's settings, typed and checked. The real environment is read in `main` only: [`resolve()`] is told how to look.
+//! The server's settings, typed and checked. The real environment is read in `main` only: [`resolve()`] is
+//! told how to look.
 
 mod args;
 mod resolve;
@@ -39,7 +40,8 @@ pub struct Config {
     pub default_startup_timeout: Duration,
     /// How long unregistering waits for workers to stop.
     pub unregister_timeout: Duration,
-    /// Workers of a model that is registered without saying how many. Not set: one at start, none through the API.
+    /// Workers of a model that is registered without saying how many. Not set: one at start, none through the
+    /// API.
     pub default_workers_per_model: Option<u32>,
     /// The number of the first worker.
     pub initial_worker_port: u32,
