@@ -111,6 +111,11 @@ pub enum Failure {
         /// The version.
         version: Version,
     },
+    /// The registration was called off by a DELETE.
+    RegistrationCancelled {
+        /// The model, as far as its name was known.
+        model: String,
+    },
     /// `max_worker` below `min_worker`.
     WorkerBounds,
     /// Workers that were waited for didn't come up.
@@ -285,6 +290,9 @@ impl Failure {
             Self::VersionExists { .. } => {
                 (S::CONFLICT, G::AlreadyExists, "ConflictStatusException", Blame::Client)
             }
+            Self::RegistrationCancelled { .. } => {
+                (S::CONFLICT, G::Aborted, "ConflictStatusException", Blame::Client)
+            }
             Self::WorkersFailed { memory, .. } => (
                 memory_or(*memory, S::INTERNAL_SERVER_ERROR),
                 G::Internal,
@@ -392,6 +400,7 @@ impl fmt::Display for Failure {
             Self::VersionExists { model, version } => {
                 write!(f, "Model version {version} is already registered for model {model}")
             }
+            Self::RegistrationCancelled { model } => write!(f, "Registration of model {model} was cancelled"),
             Self::WorkerBounds => f.write_str("max_worker cannot be less than min_worker."),
             Self::WorkersFailed { model, version, .. } => {
                 let version = version.as_ref().map_or("null", Version::as_str);

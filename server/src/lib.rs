@@ -25,6 +25,7 @@ pub mod failure;
 pub mod listen;
 pub mod model;
 pub mod name;
+pub mod registry;
 pub mod request;
 pub mod sdk;
 pub mod worker;

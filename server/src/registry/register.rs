@@ -1,0 +1,400 @@
+//! Registration: from a URL to a version that can be predicted with.
+//!
+//! `accept` → [`prepare`] (find, unpack, read; on a blocking thread) → `publish` → workers. From acceptance
+//! on it can be seen and called off; a client that leaves changes nothing. Failure leaves neither files nor
+//! an entry.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tracing::{info, warn};
+use zoo_archiver::progress::Progress;
+use zoo_archiver::read::{Form, model_root};
+use zoo_archiver::{Archive, Limits, Manifest, ReadError};
+
+use super::Registry;
+use super::cache::{CacheError, PrivateDir};
+use super::load::{self, Loaded};
+use super::store::{Found, default_name};
+use super::version::{ModelVersion, VersionState};
+use crate::failure::Failure;
+use crate::name::{ModelName, Version};
+use crate::worker::pool::{Pool, Scaled};
+
+/// What a client wants registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// A file or folder of the model store, the path of a folder, or a URL.
+    pub url: String,
+    /// The model's name, in place of the archive's.
+    pub model_name: Option<String>,
+    /// The handler, in place of the archive's.
+    pub handler: Option<String>,
+    /// The runtime, in place of the archive's.
+    pub runtime: Option<String>,
+    /// The most requests in one call of the handler.
+    pub batch_size: Option<u32>,
+    /// How long to wait for a batch to fill.
+    pub max_batch_delay: Option<Duration>,
+    /// The longest that a worker may go without answering.
+    pub response_timeout: Option<Duration>,
+    /// The longest that a worker may take to load.
+    pub startup_timeout: Option<Duration>,
+    /// How many workers to start, unless the archive says.
+    pub initial_workers: Option<u32>,
+    /// Wait for the workers.
+    pub synchronous: bool,
+}
+
+impl Registration {
+    /// A registration that leaves everything to the archive and the server's settings.
+    pub fn of(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            model_name: None,
+            handler: None,
+            runtime: None,
+            batch_size: None,
+            max_batch_delay: None,
+            response_timeout: None,
+            startup_timeout: None,
+            initial_workers: None,
+            synchronous: true,
+        }
+    }
+}
+
+/// How a registration went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registered {
+    /// It is there, and no workers were wanted.
+    WithoutWorkers {
+        /// The model.
+        model: ModelName,
+        /// Its version.
+        version: Version,
+    },
+    /// It is there, and so are its workers.
+    Ready {
+        /// The model.
+        model: ModelName,
+        /// Its version.
+        version: Version,
+        /// How many workers.
+        workers: u32,
+    },
+    /// It is there, and its workers are being started.
+    Processing,
+}
+
+/// Who wants something registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Someone who can reach the management port.
+    Client,
+    /// Whoever started the server.
+    Operator,
+}
+
+/// A registration that was accepted and isn't finished.
+#[derive(Debug)]
+pub struct Registering {
+    /// Where it is registered from.
+    pub url: String,
+    /// The name that was given or that its file has.
+    guess: ModelName,
+    /// What the archive turned out to be.
+    identity: OnceLock<(ModelName, Version)>,
+    unpacking: AtomicBool,
+    cancelled: AtomicBool,
+    finished: watch::Sender<bool>,
+}
+
+impl Registering {
+    fn new(registration: &Registration) -> Arc<Self> {
+        let guess = registration.model_name.clone().unwrap_or_else(|| default_name(&registration.url));
+        Arc::new(Self {
+            url: registration.url.clone(),
+            guess: guess.into(),
+            identity: OnceLock::new(),
+            unpacking: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
+            finished: watch::Sender::new(false),
+        })
+    }
+
+    /// The model's name as far as it is known.
+    pub fn model(&self) -> &ModelName {
+        self.identity.get().map_or(&self.guess, |(model, _)| model)
+    }
+
+    /// The version, once the archive was looked into.
+    pub fn version(&self) -> Option<&Version> {
+        self.identity.get().map(|(_, version)| version)
+    }
+
+    /// How far it has come.
+    pub fn state(&self) -> VersionState {
+        if self.unpacking.load(Ordering::Relaxed) { VersionState::Unpacking } else { VersionState::Fetching }
+    }
+
+    /// Calls it off; it ends soon.
+    pub(super) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until it has ended, one way or the other.
+    pub(super) async fn finished(&self) {
+        // The sender is ours, so it can't be gone.
+        let _ = self.finished.subscribe().wait_for(|finished| *finished).await;
+    }
+
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.cancelled() { Err(self.failure()) } else { Ok(()) }
+    }
+
+    fn failure(&self) -> Failure {
+        Failure::RegistrationCancelled { model: self.model().to_string() }
+    }
+}
+
+impl Progress for Registering {
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// Takes a registration off the list of those that aren't finished, however it ends.
+struct Entry {
+    registry: Arc<Registry>,
+    registering: Arc<Registering>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.registry.writing.lock().registering.retain(|other| !Arc::ptr_eq(other, &self.registering));
+        self.registering.finished.send_replace(true);
+    }
+}
+
+/// A version that could be published.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    loaded: Loaded,
+    /// What was made for it; none for a folder, which is used where it is.
+    files: Option<PrivateDir>,
+}
+
+/// A registration on its way.
+pub(super) struct Way {
+    registration: Registration,
+    trust: Trust,
+    entry: Entry,
+}
+
+impl Registry {
+    /// Registers a model. Once this has been polled, dropping it changes nothing.
+    ///
+    /// # Errors
+    /// If it can't be registered, or its workers were waited for and didn't come up. Then nothing of it is
+    /// left.
+    pub async fn register(self: &Arc<Self>, registration: Registration) -> Result<Registered, Failure> {
+        let way = self.accept(registration, Trust::Client)?;
+        let running = tokio::spawn(async move {
+            let prepared = way.prepare().await?;
+            let (version, min, max) = way.publish(prepared).await?;
+            way.staff(version, min, max).await
+        });
+        running.await.unwrap_or_else(|error| Err(lost(&error)))
+    }
+
+    /// Puts a registration on the list of those that can be seen.
+    pub(super) fn accept(self: &Arc<Self>, registration: Registration, trust: Trust) -> Result<Way, Failure> {
+        let registering = Registering::new(&registration);
+        let mut writing = self.writing.lock();
+        if writing.closed {
+            return Err(Failure::ShuttingDown);
+        }
+        writing.registering.push(registering.clone());
+        drop(writing);
+        Ok(Way { registration, trust, entry: Entry { registry: self.clone(), registering } })
+    }
+
+    /// Lets readers see a version, unless it is unwanted or there is one already.
+    fn publish(&self, version: &Arc<ModelVersion>, registering: &Arc<Registering>) -> Result<(), Failure> {
+        let mut writing = self.writing.lock();
+        if writing.closed {
+            return Err(Failure::ShuttingDown);
+        }
+        registering.check()?;
+        let next = self.models.load().with(version)?;
+        self.models.store(Arc::new(next));
+        writing.registering.retain(|other| !Arc::ptr_eq(other, registering));
+        Ok(())
+    }
+
+    /// Takes back what was published.
+    async fn withdraw(&self, version: &Arc<ModelVersion>) {
+        {
+            let _writing = self.writing.lock();
+            let next = self.models.load().without_failed(version);
+            self.models.store(Arc::new(next));
+        }
+        // Failure to stop in time is logged by the pool's owner tasks; there is nobody else to tell.
+        let _ = self.end(version).await;
+    }
+}
+
+impl Way {
+    /// Finds, unpacks and reads.
+    pub(super) async fn prepare(&self) -> Result<Prepared, Failure> {
+        let registry = self.entry.registry.clone();
+        let registering = self.entry.registering.clone();
+        let (registration, trust) = (self.registration.clone(), self.trust);
+        let running =
+            tokio::task::spawn_blocking(move || prepare(&registry, &registering, &registration, trust));
+        running.await.unwrap_or_else(|error| Err(lost(&error)))
+    }
+
+    /// Lets readers see the version; with the bounds of the workers to start.
+    pub(super) async fn publish(&self, prepared: Prepared) -> Result<(Arc<ModelVersion>, u32, u32), Failure> {
+        let (min, max) = self.workers(&prepared);
+        let version = self.version(prepared);
+        if let Err(failure) = self.entry.registry.publish(&version, &self.entry.registering) {
+            version.remove_files().await;
+            return Err(failure);
+        }
+        let (model, number) = (&version.name, &version.version);
+        info!(%model, version = %number, url = version.url, workers = min, "registered");
+        Ok((version, min, max))
+    }
+
+    /// Starts the workers of a client's model.
+    async fn staff(self, version: Arc<ModelVersion>, min: u32, max: u32) -> Result<Registered, Failure> {
+        let registry = &self.entry.registry;
+        let (model, number) = (version.name.clone(), version.version.clone());
+        if max == 0 {
+            return Ok(Registered::WithoutWorkers { model, version: number });
+        }
+        if !self.registration.synchronous {
+            version.pool.start_scaling(min, max);
+            return Ok(Registered::Processing);
+        }
+        match version.pool.scale(min, max).await {
+            _ if !registry.models.load().holds(&version) => Err(self.entry.registering.failure()),
+            Scaled::Done { .. } => Ok(Registered::Ready { model, version: number, workers: min }),
+            // Somebody scaled it in the meantime, so it is wanted.
+            Scaled::Superseded => Ok(Registered::Processing),
+            Scaled::Failed { memory, reason } => {
+                warn!(model = %model, version = %number, "failed to start workers, unregistering: {reason}");
+                registry.withdraw(&version).await;
+                Err(Failure::WorkersFailed { model, version: Some(number), memory })
+            }
+        }
+    }
+
+    /// The bounds of the workers to start.
+    fn workers(&self, prepared: &Prepared) -> (u32, u32) {
+        let configured = self.entry.registry.config.default_workers_per_model;
+        let count = match self.trust {
+            Trust::Client => self.registration.initial_workers.or(configured).unwrap_or(0),
+            // TorchServe's 0 means that the server decides.
+            Trust::Operator => configured.filter(|count| *count > 0).unwrap_or(1),
+        };
+        prepared.loaded.workers.unwrap_or((count, count))
+    }
+
+    fn version(&self, prepared: Prepared) -> Arc<ModelVersion> {
+        let spec = Arc::new(prepared.loaded.spec);
+        Arc::new(ModelVersion {
+            name: spec.name.clone(),
+            version: spec.version.clone(),
+            url: self.registration.url.clone(),
+            pool: Pool::new(spec.clone(), self.entry.registry.context.clone()),
+            spec,
+            loaded_at_startup: self.trust == Trust::Operator,
+            files: Mutex::new(prepared.files),
+        })
+    }
+}
+
+/// Finds the archive, gives it a folder and reads what it says. Blocks.
+fn prepare(
+    registry: &Registry,
+    registering: &Registering,
+    registration: &Registration,
+    trust: Trust,
+) -> Result<Prepared, Failure> {
+    let given = registration.model_name.as_deref();
+    let found = registry.store.locate(&registration.url, trust)?;
+    registering.unpacking.store(true, Ordering::Relaxed);
+    let files = match &found {
+        Found::Folder(_) => None,
+        Found::Archive(path) => {
+            let refused = |error: CacheError| refuse(error, registering);
+            if let Some(manifest) = peek(path).map_err(|error| refused(error.into()))? {
+                refuse_known(registry, given, &manifest)?;
+                let model = manifest.name_or(given).unwrap_or(registering.guess.as_str());
+                let _ = registering.identity.set((model.into(), manifest.model.version().into()));
+            }
+            let model = registering.model().as_str();
+            Some(registry.cache.materialise(model, path, registering).map_err(refused)?)
+        }
+    };
+    let root = match (&files, &found) {
+        (Some(files), _) => files.path().to_owned(),
+        (None, Found::Folder(path) | Found::Archive(path)) => {
+            model_root(path).map_err(|error| unreadable(&registration.url, path, &error))?
+        }
+    };
+    // Only a model that the operator named may go without any name of its own.
+    let fallback = (trust == Trust::Operator).then(|| registering.guess.as_str());
+    let loaded = load::load(&root, registration, fallback, &registry.config)?;
+    let _ = registering.identity.set((loaded.spec.name.clone(), loaded.spec.version.clone()));
+    registering.check()?;
+    Ok(Prepared { loaded, files })
+}
+
+/// The manifest before anything is unpacked, where that is quick.
+fn peek(archive: &Path) -> Result<Option<Manifest>, ReadError> {
+    let archive = Archive::open(archive, Limits::default())?;
+    if archive.form() == Form::Zip { archive.manifest() } else { Ok(None) }
+}
+
+/// What would be refused in the end needn't be unpacked.
+fn refuse_known(registry: &Registry, given: Option<&str>, manifest: &Manifest) -> Result<(), Failure> {
+    let Ok(model) = manifest.name_or(given) else { return Ok(()) };
+    match registry.models.load().resolve(model, Some(manifest.model.version())) {
+        Ok(version) => Err(version.exists()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// What a client is told of an archive that can't be unpacked.
+fn refuse(error: CacheError, registering: &Registering) -> Failure {
+    let url = &registering.url;
+    match error {
+        CacheError::Archive(ReadError::Cancelled { .. }) => registering.failure(),
+        CacheError::Archive(ReadError::Manifest { source, path }) => load::refuse_manifest(&source, &path),
+        CacheError::Archive(ReadError::Io { .. } | ReadError::NoSpace { .. }) | CacheError::Io { .. } => {
+            warn!(url, "failed to unpack: {error}");
+            Failure::SaveFailed { url: url.clone(), why: error.to_string() }
+        }
+        error => Failure::InvalidArchive { message: error.to_string() },
+    }
+}
+
+fn unreadable(url: &str, path: &Path, error: &std::io::Error) -> Failure {
+    let why = format!("can't list {}: {error}", path.display());
+    warn!(url, "failed to read: {why}");
+    Failure::SaveFailed { url: url.to_owned(), why }
+}
+
+/// A task of ours that panicked; the panic itself has been reported.
+pub(super) fn lost(error: &tokio::task::JoinError) -> Failure {
+    Failure::Internal { message: format!("A task of the registry failed: {error}") }
+}
