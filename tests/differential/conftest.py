@@ -25,7 +25,9 @@ def peers() -> Path:
 def archiver() -> str:
     """The path of our program."""
     path = os.environ.get("ZOO_ARCHIVER", "")
-    assert os.access(path, os.X_OK), "ZOO_ARCHIVER must be the path of a zoo-archiver program, it is {!r}".format(path)
+    assert os.access(path, os.X_OK), (
+        f"ZOO_ARCHIVER must be the path of a zoo-archiver program, it is {path!r}"
+    )
     return path
 
 
@@ -44,7 +46,9 @@ def sides(peers: Path, drop_ins: Path, tmp_path: Path) -> Callable[[str], Pair]:
 
     def make(program: str) -> Pair:
         pair = Pair(
-            Side("peer", [str(peers / "bin/python"), "-B", str(peers / "bin" / program)], tmp_path, TIME_ZONE),
+            Side(
+                "peer", [str(peers / "bin/python"), "-B", str(peers / "bin" / program)], tmp_path, TIME_ZONE
+            ),
             Side("ours", [str(drop_ins / program)], tmp_path, TIME_ZONE),
         )
         for side in pair:

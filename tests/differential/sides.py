@@ -1,7 +1,7 @@
 """Runs one command line on both sides, the peer and ours, and says what can be seen of it afterwards.
 
-Each side has a working directory and a temporary directory of its own, with the same content. Doesn't know what
-should be equal: that is what the tests say.
+Each side has a working directory and a temporary directory of its own, with the same content. Doesn't know
+what should be equal: that is what the tests say.
 """
 
 import hashlib
@@ -89,7 +89,7 @@ class Pair(NamedTuple):
 
 
 def _messages(stderr: str) -> Tuple[List[str], str]:
-    """The warnings and the final error: that of the last traceback, else of the `ERROR` records and bare text."""
+    """The warnings and the final error: of the last traceback, else the `ERROR` records and bare text."""
     said, *tracebacks = stderr.split(_TRACEBACK)
     bare, *records = _RECORD.split(said)
     levels = list(zip(records[0::2], (message.rstrip("\n") for message in records[1::2])))
@@ -170,7 +170,7 @@ def check_digests(files: Mapping[str, object], prefix: str) -> None:
     inside = {name[len(prefix) :]: data for name, data in files.items() if name.startswith(prefix)}
     sums = inside.pop(DIGESTS).decode()
     lines = [
-        "{}  {}".format(hashlib.sha256(data).hexdigest(), name)
+        f"{hashlib.sha256(data).hexdigest()}  {name}"
         for name, data in sorted(inside.items(), key=lambda entry: entry[0].encode())
         if not name.endswith("/")
     ]

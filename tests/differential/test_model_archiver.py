@@ -1,7 +1,7 @@
 """`torch-model-archiver` 0.12 and ours do and say the same.
 
-A case is one command line; each side runs it in a folder with the files of `tree`. Compared are the exit status, the
-error, the warnings and every file below the folder afterwards, archives entry by entry.
+A case is one command line; each side runs it in a folder with the files of `tree`. Compared are the exit
+status, the error, the warnings and every file below the folder afterwards, archives entry by entry.
 """
 
 import json
@@ -28,7 +28,7 @@ SUCCESSES = {
     "no-archive": WITH_WEIGHTS + " --archive-format no-archive --extra-files tree,vocab.txt",
     "weights by link": BASE + " --serialized-file latest.pt",
     # Handlers and runtimes.
-    "built-in handler": "--model-name m --version 1.0 --handler image_classifier --serialized-file weights.pt",
+    "built-in handler": "--model-name m --version 1 --handler image_classifier --serialized-file weights.pt",
     "newest built-in handlers": "--model-name m --version 1.0 --handler vllm_handler",
     "handler without suffix": "--model-name m --version 1.0 --handler handler",
     "handler in a folder": "--model-name m --version 1.0 --handler handlers/custom.py",
@@ -81,7 +81,8 @@ SUCCESSES = {
     "extra manifest": BASE + " --extra-files settings/config.yaml -c config.yaml",
     # The habits of argparse.
     "equals signs": "--model-name=m --version=1.0 --handler=handler.py --extra-files=a=b.txt",
-    "long prefixes": BASE + " --ser weights.pt --exp out --arch zip-store --ext vocab.txt --req requirements.txt",
+    "long prefixes": BASE
+    + " --ser weights.pt --exp out --arch zip-store --ext vocab.txt --req requirements.txt",
     "joined short flags": "--model-name m -v1.0 --handler handler.py -fr requirements.txt -cconfig.yaml",
     "last flag wins": BASE + " --version 2.0 --serialized-file none.pt --serialized-file weights.pt",
 }
@@ -109,7 +110,7 @@ FAILURES = {
     "missing configuration": BASE + " -c none.yaml",
     "missing native handler": "--model-name m --version 1.0 --runtime LSP --handler libnone",
     "native handler with suffix": "--model-name m --version 1.0 --runtime LSP --handler libnative.so",
-    "built-in handler of another runtime": "--model-name m --version 1.0 --runtime LSP --handler base_handler",
+    "built-in handler of another runtime": "--model-name m --version 1 --runtime LSP --handler base_handler",
     "missing extra file": BASE + " --extra-files vocab.txt,none.txt",
     "missing extra file with a quote": BASE + ' --extra-files "it\'s.txt"',
     "missing weights with a quote": BASE + ' --serialized-file "it\'s.pt"',
@@ -206,4 +207,6 @@ def test_input_is_left_alone(model: Pair) -> None:
 
 def _names(seen):
     """Names alone, so that a difference of names is not drowned in bytes."""
-    return {name: sorted(content) if isinstance(content, dict) else None for name, content in seen.files.items()}
+    return {
+        name: sorted(content) if isinstance(content, dict) else None for name, content in seen.files.items()
+    }

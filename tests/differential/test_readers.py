@@ -10,8 +10,9 @@ import pytest
 from sides import Pair, Side, check_digests, tar_entries, zip_entries
 
 EVERYTHING = (
-    "--model-name m --version 1.0 --handler handlers/custom:entry --serialized-file weights.pt --model-file model.py"
-    " --extra-files tree,vocab.txt,data,caf\u00e9.txt -r requirements.txt -c config.yaml"
+    "--model-name m --version 1.0 --handler handlers/custom:entry --serialized-file weights.pt"
+    " --model-file model.py --extra-files tree,vocab.txt,data,caf\u00e9.txt"
+    " -r requirements.txt -c config.yaml"
 )
 
 
@@ -94,8 +95,19 @@ def test_torchserve(model: Pair, peers: Path, tmp_path: Path, archive_format: st
     unpacked = tmp_path / "java"
     unpacked.mkdir()
     said = _call(
-        *[java, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Djava.io.tmpdir={}".format(unpacked), "-cp", str(jar)],
-        *[str(Path(__file__).with_name("ReadArchive.java")), str(model.ours.work), url.format(work=model.ours.work)],
+        *[
+            java,
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            f"-Djava.io.tmpdir={unpacked}",
+            "-cp",
+            str(jar),
+        ],
+        *[
+            str(Path(__file__).with_name("ReadArchive.java")),
+            str(model.ours.work),
+            url.format(work=model.ours.work),
+        ],
         cwd=model.ours.work,
     )
     facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)

@@ -48,7 +48,7 @@ _TEXT = {
 _CHANCE = random.Random(7)
 _WEIGHTS = _CHANCE.getrandbits(8 * 70_000).to_bytes(70_000, "little")
 # More than one block for whoever compresses in blocks.
-_VOCABULARY = "".join("token{}\n".format(_CHANCE.randrange(5000)) for _ in range(40_000)) * 8
+_VOCABULARY = "".join(f"token{_CHANCE.randrange(5000)}\n" for _ in range(40_000)) * 8
 
 
 def plant(work: Path) -> None:

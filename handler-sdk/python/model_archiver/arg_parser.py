@@ -26,7 +26,9 @@ class ArgParser:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="torch-model-archiver", description="Packs a model into an archive.")
+    parser = argparse.ArgumentParser(
+        prog="torch-model-archiver", description="Packs a model into an archive."
+    )
     add = parser.add_argument
     add("--model-name", required=True, help="name of the model and base name of the archive")
     add("--serialized-file", help="weights: .pt, .pth, .onnx, ...")

@@ -1,4 +1,4 @@
-"""Makes an archive from a configuration, or from the command line: `python -m model_archiver.model_packaging`."""
+"""Makes an archive from a configuration; as a program, from its arguments."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ _WRITERS_KEYS = ("createdOn", "archiverVersion")
 
 
 def package_model(config: ModelArchiverConfig, manifest: str) -> None:
-    """Write the archive of `config`; a `manifest` that says something else than `config` is taken word for word."""
+    """Write the archive of `config`; a `manifest` that says something else is taken word for word."""
     arguments = pack_arguments(config)
     try:
         if _same_manifest(manifest, ModelExportUtils.generate_manifest_json(config)):

@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from typing import Any, Dict, Iterable, List, Optional, Set, Union
+from typing import Iterable, List, Optional, Set, Union
 
 from . import program
 from .manifest_components.manifest import Manifest, RuntimeType
@@ -56,9 +56,9 @@ class ModelExportUtils:
         if os.path.exists(path):
             if not overwrite:
                 raise ModelArchiverError(
-                    "{} already exists.\n"
+                    f"{path} already exists.\n"
                     "Please specify --force/-f option to overwrite the model archive output file.\n"
-                    "See -h/--help for more details.".format(path)
+                    "See -h/--help for more details."
                 )
             logging.warning("Overwriting %s ...", path)
         return directory
@@ -69,8 +69,8 @@ class ModelExportUtils:
         found = [name for name in files if name.endswith(suffix)]
         if len(found) > 1:
             raise ModelArchiverError(
-                "model-archiver expects only one {} file in the folder."
-                " Found {} files {} in model-path.".format(suffix, len(found), found)
+                f"model-archiver expects only one {suffix} file in the folder."
+                f" Found {len(found)} files {found} in model-path."
             )
         return found[0] if found else None
 
@@ -107,7 +107,8 @@ class ModelExportUtils:
     def copy_artifacts(model_name: str, runtime: str, **kwargs: Optional[str]) -> str:
         """Collect the artefacts in a new folder, which is the caller's to remove, and give its path.
 
-        Artefacts are `model_file`, `serialized_file`, `handler`, `extra_files`, `requirements-file`, `config_file`.
+        Artefacts are `model_file`, `serialized_file`, `handler`, `extra_files`, `requirements-file` and
+        `config_file`.
         """
         artefacts = {kind.replace("-", "_"): path for kind, path in kwargs.items()}
         artefacts.setdefault("handler", None)
@@ -134,7 +135,7 @@ class ModelExportUtils:
     def archive(
         export_file: str, model_name: str, model_path: str, manifest: str, archive_format: str = "default"
     ) -> None:
-        """Write the content of the folder `model_path` and `manifest` as an archive into the folder `export_file`."""
+        """Write what is in the folder `model_path`, and `manifest`, as an archive into `export_file`."""
         target = ModelExportUtils.get_archive_export_path(export_file, model_name, archive_format)
         if os.path.exists(target) and os.path.samefile(model_path, target):
             _write_manifest(model_path, manifest)
@@ -143,7 +144,7 @@ class ModelExportUtils:
             model_name=model_name,
             version="1.0",
             handler=_handler_without_file(RuntimeType.PYTHON.value),
-            # Relative to the folder the program runs in, so that no character of its path is taken for a pattern.
+            # Relative to where the program runs, so that no character of its path is taken for a pattern.
             extra_files=os.curdir,
             export_path=os.path.abspath(export_file),
             archive_format=archive_format,
@@ -155,7 +156,7 @@ class ModelExportUtils:
     def archive_dir(
         path: str, dst: Union[str, zipfile.ZipFile, tarfile.TarFile], archive_format: str, model_name: str
     ) -> None:
-        """Add the files below `path` to an open zip or tar file, or to a folder; hidden folders are left out."""
+        """Add the files below `path` to an open zip or tar file, or to a folder; skip hidden folders."""
         for root, directories, files in os.walk(path):
             directories[:] = [
                 name for name in directories if ModelExportUtils.directory_filter(name, _UNWANTED_DIRECTORIES)
@@ -178,9 +179,11 @@ class ModelExportUtils:
 
     @staticmethod
     def file_filter(current_file: str, files_to_exclude: Set[str]) -> bool:
-        """Whether a file of this name is neither excluded nor a by-product; adds the manifest to the excluded."""
+        """Whether a file of this name is neither excluded nor a by-product; excludes the manifest too."""
         files_to_exclude.add(MANIFEST_FILE_NAME)
-        return current_file not in files_to_exclude and not current_file.endswith((".pyc", ".DS_Store", ".mar"))
+        return current_file not in files_to_exclude and not current_file.endswith(
+            (".pyc", ".DS_Store", ".mar")
+        )
 
     @staticmethod
     def check_model_name_regex_or_exit(model_name: str) -> None:
@@ -197,8 +200,7 @@ class ModelExportUtils:
         ModelExportUtils.check_model_name_regex_or_exit(model_name)
         if not os.path.isdir(os.path.abspath(export_path)):
             raise ModelArchiverError(
-                "Given export-path {} is not a directory. "
-                "Point to a valid export-path directory.".format(export_path)
+                f"Given export-path {export_path} is not a directory. Point to a valid export-path directory."
             )
 
 
@@ -218,7 +220,7 @@ def pack_arguments(config: ModelArchiverConfig) -> List[str]:
         given["handler"] = config.handler
     given.update((flag, value) for flag, value in optional.items() if value)
     # One word for flag and value: a value may begin with a dash.
-    arguments = ["--{}={}".format(flag, os.fspath(value)) for flag, value in given.items()]
+    arguments = [f"--{flag}={os.fspath(value)}" for flag, value in given.items()]
     return arguments + (["--force"] if config.force else [])
 
 

@@ -26,8 +26,8 @@ def find() -> str:
         if os.path.isfile(configured) and os.access(configured, os.X_OK):
             return configured
         raise ModelArchiverError(
-            "ZOO_ARCHIVER names {!r}, which is not an executable file. "
-            "Set it to the path of the zoo-archiver program, or unset it.".format(configured)
+            f"ZOO_ARCHIVER names {configured!r}, which is not an executable file. "
+            "Set it to the path of the zoo-archiver program, or unset it."
         )
     beside = os.path.join(os.path.dirname(sys.executable or ""), _NAME)
     if os.path.isfile(beside) and os.access(beside, os.X_OK):
@@ -36,8 +36,8 @@ def find() -> str:
     if on_path:
         return on_path
     raise ModelArchiverError(
-        "The program {} was not found: ZOO_ARCHIVER is not set, there is no {} and none on PATH. "
-        "Install it in one of these places.".format(_NAME, beside)
+        f"The program {_NAME} was not found: ZOO_ARCHIVER is not set, there is no {beside} and none on PATH. "
+        "Install it in one of these places."
     )
 
 
@@ -54,12 +54,12 @@ def run(arguments: List[str], directory: Optional[str] = None) -> None:
             check=False,
         )
     except OSError as error:
-        raise ModelArchiverError("{} can't be started: {}".format(program, error.strerror or error)) from error
+        raise ModelArchiverError(f"{program} can't be started: {error.strerror or error}") from error
     failure = _relay(done.stderr.decode("utf-8", "replace"))
     if done.returncode < 0:
-        raise ModelArchiverError("{} was ended by signal {}.".format(program, -done.returncode))
+        raise ModelArchiverError(f"{program} was ended by signal {-done.returncode}.")
     if done.returncode != 0:
-        _raise(failure or "{} failed with exit status {}.".format(program, done.returncode))
+        _raise(failure or f"{program} failed with exit status {done.returncode}.")
 
 
 def _relay(text: str) -> str:

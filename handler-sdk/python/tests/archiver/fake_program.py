@@ -61,7 +61,9 @@ class ProgramTest(unittest.TestCase):
 
     def environment(self, **values: Optional[str]) -> None:
         """Set environment variables, or unset those that are None, until the test ends."""
-        patch = mock.patch.dict(os.environ, {name: value for name, value in values.items() if value is not None})
+        patch = mock.patch.dict(
+            os.environ, {name: value for name, value in values.items() if value is not None}
+        )
         patch.start()
         self.addCleanup(patch.stop)
         for name in [name for name, value in values.items() if value is None]:

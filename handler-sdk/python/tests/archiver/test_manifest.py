@@ -32,7 +32,9 @@ class TheManifest(unittest.TestCase):
 
     def test_unset_keys_are_left_out(self) -> None:
         self.assertEqual(json.loads(str(Model("m", None, "h"))), {"modelName": "m", "handler": "h"})
-        self.assertEqual(json.loads(str(Model("m", "w.onnx", None))), {"modelName": "m", "serializedFile": "w.onnx"})
+        self.assertEqual(
+            json.loads(str(Model("m", "w.onnx", None))), {"modelName": "m", "serializedFile": "w.onnx"}
+        )
 
     def test_text_is_indented_by_two(self) -> None:
         text = str(Manifest("python", Model("m", None, "h")))
@@ -41,7 +43,10 @@ class TheManifest(unittest.TestCase):
         self.assertIn('\n  "model": {\n    "modelName": "m",\n', text)
 
     def test_runtimes(self) -> None:
-        self.assertEqual((RuntimeType.PYTHON.value, RuntimeType.PYTHON3.value, RuntimeType.LSP.value), ("python", "python3", "LSP"))
+        self.assertEqual(
+            (RuntimeType.PYTHON.value, RuntimeType.PYTHON3.value, RuntimeType.LSP.value),
+            ("python", "python3", "LSP"),
+        )
         self.assertRaises(ValueError, Manifest, "java", Model("m", None, "h"))
 
     def test_version_is_the_projects(self) -> None:

@@ -47,8 +47,20 @@ class Arguments(ProgramTest):
         )
         ModelArchiver.generate_model_archive(config)
         expected = [
-            *["--model-name=m", "--handler=dir/h:entry", "--version=-1", "--serialized-file=w.pt", "--model-file=net.py"],
-            *["--extra-files=a,b", "--runtime=python3", "--export-path=out", "--archive-format=tgz", "--force"],
+            *[
+                "--model-name=m",
+                "--handler=dir/h:entry",
+                "--version=-1",
+                "--serialized-file=w.pt",
+                "--model-file=net.py",
+            ],
+            *[
+                "--extra-files=a,b",
+                "--runtime=python3",
+                "--export-path=out",
+                "--archive-format=tgz",
+                "--force",
+            ],
             *["--requirements-file=r.txt", "--config-file=c.yaml"],
         ]
         self.assertCountEqual(fake.arguments, expected)
@@ -61,7 +73,9 @@ class Arguments(ProgramTest):
 
     def test_runtime_without_handler(self) -> None:
         fake = self.program()
-        generate_model_archive(ModelArchiverConfig("m", None, "1.0", serialized_file="w.onnx", runtime="onnx"))
+        generate_model_archive(
+            ModelArchiverConfig("m", None, "1.0", serialized_file="w.onnx", runtime="onnx")
+        )
         self.assertIn("--runtime=onnx", fake.arguments)
         self.assertFalse([word for word in fake.arguments if word.startswith("--handler")])
 
@@ -117,12 +131,14 @@ class CommandLine(ProgramTest):
         self.assertEqual(config, ModelArchiverConfig("m", "h.py", "1.0"))
 
     def test_everything(self) -> None:
-        line = "--model-name m -v 2 --handler h --serialized-file w --model-file n --extra-files a,b --extra-files c"
+        line = "--model-name m -v 2 --handler h --serialized-file w --model-file n"
+        line += " --extra-files a,b --extra-files c"
         line += " --runtime LSP --export-path o --archive-format no-archive -f -r r -c c"
         with _arguments(line.split()):
             config = ArgParser.export_model_args_parser()
         self.assertEqual(
-            config, ModelArchiverConfig("m", "h", "2", "w", "n", "a,b,c", "LSP", "o", "no-archive", True, "r", "c")
+            config,
+            ModelArchiverConfig("m", "h", "2", "w", "n", "a,b,c", "LSP", "o", "no-archive", True, "r", "c"),
         )
 
     def test_generate_reads_it(self) -> None:
@@ -145,12 +161,16 @@ class CommandLine(ProgramTest):
 
     def test_from_args(self) -> None:
         namespace = Namespace(
-            **dict.fromkeys(["serialized_file", "model_file", "extra_files", "requirements_file", "config_file"]),
+            **dict.fromkeys(
+                ["serialized_file", "model_file", "extra_files", "requirements_file", "config_file"]
+            ),
             **{"model_name": "m", "handler": "h", "version": "1", "runtime": "python", "export_path": "o"},
-            **{"archive_format": "tgz", "force": True, "unrelated": 1}
+            **{"archive_format": "tgz", "force": True, "unrelated": 1},
         )
         config = ModelArchiverConfig.from_args(namespace)
-        self.assertEqual(config, ModelArchiverConfig("m", "h", "1", export_path="o", archive_format="tgz", force=True))
+        self.assertEqual(
+            config, ModelArchiverConfig("m", "h", "1", export_path="o", archive_format="tgz", force=True)
+        )
 
     def test_export_path_is_where_one_is_when_configuring(self) -> None:
         old = os.getcwd()

@@ -40,7 +40,7 @@ class Rules(ProgramTest):
             ModelExportUtils.check_mar_already_exists("m", there, False)
         with self.assertLogs(level="WARNING") as logs:
             self.assertEqual(ModelExportUtils.check_mar_already_exists("m", there, True), there)
-        self.assertEqual(logs.output, ["WARNING:root:Overwriting {}/m.mar ...".format(there)])
+        self.assertEqual(logs.output, [f"WARNING:root:Overwriting {there}/m.mar ..."])
         self.assertEqual(ModelExportUtils.check_mar_already_exists("m", there, False, "tgz"), there)
         self.assertEqual(ModelExportUtils.check_mar_already_exists("none", None, False), os.getcwd())
 
@@ -103,7 +103,9 @@ class WithTheRealProgram(ProgramTest):
         (self.folder / "extra/sub").mkdir(parents=True)
         for name in ("w.pt", "h.py", "c.yaml", "extra/x.txt", "extra/sub/y.txt"):
             (self.folder / name).write_text(name)
-        self.config = ModelArchiverConfig("m", "h.py", "1.0", "w.pt", extra_files="extra", config_file="c.yaml")
+        self.config = ModelArchiverConfig(
+            "m", "h.py", "1.0", "w.pt", extra_files="extra", config_file="c.yaml"
+        )
         temporary = self.folder / "tmp"
         temporary.mkdir()
         patch = mock.patch.object(tempfile, "tempdir", str(temporary))
@@ -117,7 +119,9 @@ class WithTheRealProgram(ProgramTest):
 
     def test_archive_of_a_configuration(self) -> None:
         ModelArchiver.generate_model_archive(self.config)
-        self.assertEqual(self.names(), ["MAR-INF/MANIFEST.json", "c.yaml", "h.py", "sub/y.txt", "w.pt", "x.txt"])
+        self.assertEqual(
+            self.names(), ["MAR-INF/MANIFEST.json", "c.yaml", "h.py", "sub/y.txt", "w.pt", "x.txt"]
+        )
         with self.assertRaisesRegex(ModelArchiverError, "m.mar already exists"):
             ModelArchiver.generate_model_archive(self.config)
 
@@ -128,13 +132,20 @@ class WithTheRealProgram(ProgramTest):
         self.assertFalse(os.path.exists("m.mar"))
 
     def test_steps_make_the_same_archive(self) -> None:
-        artefacts = {"handler": "h.py", "serialized_file": "w.pt", "extra_files": "extra", "config_file": "c.yaml"}
+        artefacts = {
+            "handler": "h.py",
+            "serialized_file": "w.pt",
+            "extra_files": "extra",
+            "config_file": "c.yaml",
+        }
         folder = ModelExportUtils.copy_artifacts("m", "python", **artefacts)
         self.assertEqual(sorted(os.listdir(folder)), ["c.yaml", "h.py", "sub", "w.pt", "x.txt"])
         manifest = ModelExportUtils.generate_manifest_json(self.config).replace('"m"', '"other"')
         for archive_format in ("default", "zip-store"):
             ModelExportUtils.archive(str(self.folder), "m", folder, manifest, archive_format)
-            self.assertEqual(self.names(), ["MAR-INF/MANIFEST.json", "c.yaml", "h.py", "sub/y.txt", "w.pt", "x.txt"])
+            self.assertEqual(
+                self.names(), ["MAR-INF/MANIFEST.json", "c.yaml", "h.py", "sub/y.txt", "w.pt", "x.txt"]
+            )
             with zipfile.ZipFile("m.mar") as archive:
                 self.assertEqual(archive.read("MAR-INF/MANIFEST.json").decode(), manifest)
         shutil.rmtree(folder)

@@ -101,7 +101,7 @@ class Failures(ProgramTest):
 
     def test_killed(self) -> None:
         fake = self.program()
-        fake.path.write_text("#!{}\nimport os\nos.kill(os.getpid(), 9)\n".format(sys.executable))
+        fake.path.write_text(f"#!{sys.executable}\nimport os\nos.kill(os.getpid(), 9)\n")
         with self.assertRaisesRegex(ModelArchiverError, "ended by signal 9"):
             program.run([])
 
