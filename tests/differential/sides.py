@@ -172,6 +172,6 @@ def check_digests(files: Mapping[str, object], prefix: str) -> None:
     lines = [
         f"{hashlib.sha256(data).hexdigest()}  {name}"
         for name, data in sorted(inside.items(), key=lambda entry: entry[0].encode())
-        if not name.endswith("/")
+        if name and not name.endswith("/")
     ]
     assert sums == "\n".join(lines) + "\n"

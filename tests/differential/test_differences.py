@@ -3,7 +3,9 @@
 import json
 import shlex
 
-from sides import Pair
+import pytest
+from sides import Pair, Side
+from tree import plant
 
 BASE = "--model-name m --version 1.0 --handler handler.py"
 
@@ -30,12 +32,32 @@ def test_function_after_suffix(model: Pair) -> None:
     assert json.loads(entries["MAR-INF/MANIFEST.json"])["model"]["handler"] == "custom.py:entry"
 
 
-def test_repeated_extra_files_add_up(model: Pair) -> None:
-    """With the peer the last one wins."""
+def test_repeated_extra_files_add_up(model: Pair, archiver: str) -> None:
+    """Under the peer's name the last one wins, under our own all are packed."""
     line = shlex.split(BASE + " --extra-files data/a.txt --extra-files data/b.txt")
-    peer, ours = (side.run(line) for side in model)
+    by_name = Side("by-name", [archiver], model.ours.root)
+    plant(by_name.work)
+    peer, ours = model.peer.run(line), by_name.run(line)
     assert sorted(peer.files["m.mar"]) == ["MAR-INF/MANIFEST.json", "b.txt", "handler.py"]
     assert sorted(ours.files["m.mar"]) == ["MAR-INF/MANIFEST.json", "a.txt", "b.txt", "handler.py"]
+
+
+@pytest.mark.parametrize(
+    ("line", "loser", "winner"),
+    [
+        ("--model-file model.py --extra-files other", "model.py", "other/model.py"),
+        ("--extra-files settings -r requirements.txt", "settings/requirements.txt", "requirements.txt"),
+        ("--extra-files settings -c config.yaml", "settings/config.yaml", "config.yaml"),
+        ("--extra-files settings/config.yaml -c config.yaml", "settings/config.yaml", "config.yaml"),
+    ],
+)
+def test_collisions_are_told(model: Pair, line: str, loser: str, winner: str) -> None:
+    """The same file wins on both sides; the peer is silent about it."""
+    peer, ours = (side.run(shlex.split(BASE + " " + line)) for side in model)
+    assert (peer.status, peer.warnings) == (0, [])
+    assert (ours.status, ours.error) == (0, "")
+    assert len(ours.warnings) == 1 and f"{winner} takes the place of {loser}" in ours.warnings[0]
+    assert ours.files == peer.files
 
 
 def test_missing_export_path_is_made(model: Pair) -> None:

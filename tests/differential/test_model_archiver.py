@@ -74,16 +74,12 @@ SUCCESSES = {
     "extra names with signs": BASE + " --extra-files 'a=b.txt,with space.txt,caf\u00e9.txt'",
     "extra file twice": BASE + " --extra-files data/a.txt,data/a.txt",
     "empty optional values": BASE + " --extra-files '' -r '' -c '' --serialized-file '' --model-file ''",
-    # The later overwrites the earlier.
-    "extra folder over the model file": BASE + " --model-file model.py --extra-files other",
-    "requirements over extra files": BASE + " --extra-files settings -r requirements.txt",
-    "configuration over extra files": BASE + " --extra-files settings -c config.yaml",
-    "extra manifest": BASE + " --extra-files settings/config.yaml -c config.yaml",
     # The habits of argparse.
     "equals signs": "--model-name=m --version=1.0 --handler=handler.py --extra-files=a=b.txt",
     "long prefixes": BASE
     + " --ser weights.pt --exp out --arch zip-store --ext vocab.txt --req requirements.txt",
     "joined short flags": "--model-name m -v1.0 --handler handler.py -fr requirements.txt -cconfig.yaml",
+    "last extra files win": BASE + " --extra-files data/a.txt --extra-files data/b.txt",
     "last flag wins": BASE + " --version 2.0 --serialized-file none.pt --serialized-file weights.pt",
 }
 

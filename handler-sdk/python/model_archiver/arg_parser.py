@@ -20,8 +20,6 @@ class ArgParser:
         args = parser.parse_args()
         if args.handler is None and args.runtime not in _RUNTIMES_WITHOUT_HANDLER:
             parser.error("the following arguments are required: --handler")
-        if args.extra_files is not None:
-            args.extra_files = ",".join(args.extra_files)
         return ModelArchiverConfig.from_args(args)
 
 
@@ -34,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--serialized-file", help="weights: .pt, .pth, .onnx, ...")
     add("--model-file", help="Python file that holds the model class (eager mode)")
     add("--handler", help="built-in handler, or the path of a handler file, also as path/module:function")
-    add("--extra-files", action="append", help="comma-separated files, folders and patterns; may be repeated")
+    add("--extra-files", help="comma-separated files, folders and patterns")
     add(
         "--runtime",
         default=RuntimeType.PYTHON.value,

@@ -132,13 +132,13 @@ class CommandLine(ProgramTest):
 
     def test_everything(self) -> None:
         line = "--model-name m -v 2 --handler h --serialized-file w --model-file n"
-        line += " --extra-files a,b --extra-files c"
+        line += " --extra-files a --extra-files b,c"
         line += " --runtime LSP --export-path o --archive-format no-archive -f -r r -c c"
         with _arguments(line.split()):
             config = ArgParser.export_model_args_parser()
         self.assertEqual(
             config,
-            ModelArchiverConfig("m", "h", "2", "w", "n", "a,b,c", "LSP", "o", "no-archive", True, "r", "c"),
+            ModelArchiverConfig("m", "h", "2", "w", "n", "b,c", "LSP", "o", "no-archive", True, "r", "c"),
         )
 
     def test_generate_reads_it(self) -> None:
