@@ -346,3 +346,6 @@ impl Fields {
         self.bytes(&value.to_le_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests;
