@@ -158,7 +158,7 @@ impl Builder {
             Some(tag) if tag.handle.is_empty() && tag.suffix == "!" => Value::from(text),
             Some(tag) => scalar::tagged(text, core_name(tag)?)?,
         };
-        self.remember(anchor, &value, weight);
+        self.remember(anchor, &value, weight)?;
         self.place(value)
     }
 
@@ -185,15 +185,18 @@ impl Builder {
             Items::Sequence(values) => Value::Array(values),
             Items::Mapping { keys, merged, .. } => Value::Object(merge(merged, keys)?),
         };
-        self.remember(anchor, &value, self.weight - before);
+        self.remember(anchor, &value, self.weight - before)?;
         self.place(value)
     }
 
-    fn remember(&mut self, anchor: usize, value: &Value, weight: usize) {
+    fn remember(&mut self, anchor: usize, value: &Value, weight: usize) -> Result<(), String> {
         // 0: not anchored.
         if anchor != 0 {
+            // Anchors in anchors keep what is inside once for each level.
+            self.spend(weight)?;
             self.anchors.insert(anchor, (value.clone(), weight));
         }
+        Ok(())
     }
 
     /// Puts a finished value where it belongs.
@@ -332,5 +335,50 @@ mod tests {
         assert!(
             parse(&format!("t: &t {text}\nu: [{aliases}]")).unwrap_err().to_string().contains("expanded")
         );
+    }
+
+    #[test]
+    fn anchors_inside_of_anchors_are_limited() {
+        let open: String = (0..60).map(|level| format!("&a{level} [")).collect();
+        let text = format!("a: {open}{}{}", "x,".repeat(100_000), "]".repeat(60));
+        assert!(parse(&text).unwrap_err().to_string().contains("aliases expanded"));
+    }
+
+    /// Whatever stands there, the answer is values or an error with its place.
+    #[test]
+    fn mutated_documents_never_panic() {
+        let corpus = [
+            "minWorkers: 1\nmaxWorkers: 2\nhandler:\n  profile: yes\n  list: [1, 'two', \"t\\x68ree\"]\n",
+            "base: &b {x: 1, y: !!str 2}\nm: {<<: *b, y: 3}\n? complex\n: - a\n  - |\n   text\n  - >-\n   folded\n",
+            "%YAML 1.1\n---\n# c\na: &x [*y, {b: ~}]\n...\n",
+        ];
+        let pieces = [
+            "&", "*", "[", "]", "{", "}", ":", "?", "-", "\n", " ", "\t", "!", "|", ">", "'", "\"", "%", "#",
+            "<<: ", "é", "\u{85}", "\0",
+        ];
+        let mut random = 0x5EED_u64;
+        let mut next = |below: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random % below as u64) as usize
+        };
+        for round in 0..5_000 {
+            let mut text: Vec<char> = corpus[round % corpus.len()].chars().collect();
+            for _ in 0..=next(4) {
+                let (from, length) = (next(text.len()), next(6));
+                let to = (from + length).min(text.len());
+                let piece: Vec<char> = match next(3) {
+                    0 => vec![],
+                    1 => pieces[next(pieces.len())].chars().collect(),
+                    _ => text[from..to].repeat(2),
+                };
+                text.splice(from..to, piece);
+                text.push('\n');
+            }
+            let text: String = text.into_iter().collect();
+            let parsed = std::panic::catch_unwind(|| parse(&text));
+            assert!(parsed.is_ok(), "{text:?}");
+        }
     }
 }
