@@ -1,5 +1,7 @@
 //! The registry with real worker processes.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on should stop")]
+
 mod common;
 
 use std::path::Path;
