@@ -388,7 +388,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         }
         match jobs.as_slice() {
             [job] if job.task == Task::Describe => {
-                encode_describe(first, &job.request.id, &mut self.link.outbox)
+                encode_describe(first, &job.request.id, &mut self.link.outbox);
             }
             jobs => {
                 let items: Vec<_> =

@@ -47,6 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 
     /// The next complete thing that has been read.
+    #[expect(clippy::should_implement_trait, reason = "not an iterator: `None` means come back later")]
     pub fn next(&mut self) -> Result<Option<Incoming>, WireError> {
         self.inbox.next()
     }

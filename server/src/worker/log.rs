@@ -18,10 +18,10 @@ impl LineSink for ModelLog {
     fn line(&self, worker: &str, stream: Stream, line: &str) {
         match stream {
             Stream::Out => {
-                tracing::info!(target: MODEL_LOG, worker = format_args!("{worker}-stdout"), "{line}")
+                tracing::info!(target: MODEL_LOG, worker = format_args!("{worker}-stdout"), "{line}");
             }
             Stream::Err => {
-                tracing::warn!(target: MODEL_LOG, worker = format_args!("{worker}-stderr"), "{line}")
+                tracing::warn!(target: MODEL_LOG, worker = format_args!("{worker}-stderr"), "{line}");
             }
         }
     }

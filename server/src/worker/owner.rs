@@ -55,7 +55,7 @@ struct Live {
 
 enum Talk {
     /// It is being started.
-    Starting(Link<UnixStream>),
+    Starting(Box<Link<UnixStream>>),
     /// It serves.
     Serving(Box<Exchange<UnixStream>>),
 }
@@ -164,7 +164,8 @@ impl Owner {
         let stream = UnixStream::from_std(launched.link).map_err(|error| Loss::Link(error.to_string()))?;
         let mut link = Link::new(stream);
         greeting().encode(&mut link.outbox);
-        let live = live.insert(Live { process: launched.process, output, talk: Talk::Starting(link) });
+        let live =
+            live.insert(Live { process: launched.process, output, talk: Talk::Starting(Box::new(link)) });
         let Some(frame) = self.hear(live, "greeting", deadline).await? else { return Ok(Event::Dismissed) };
         if frame.kind != Kind::Hello {
             return Err(WireError::Unexpected { kind: frame.kind, during: "waiting for its greeting" }.into());
@@ -197,7 +198,7 @@ impl Owner {
         let talk = match talk {
             Talk::Starting(link) => Talk::Serving(Box::new(Exchange::new(
                 self.terms(loaded),
-                link,
+                *link,
                 self.floor.clone(),
                 self.orders.clone(),
                 self.context.settings.sink.clone(),
