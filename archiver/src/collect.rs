@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fmt, fs,
+    fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -286,10 +286,4 @@ fn walk_error(root: &Path, error: &walkdir::Error) -> PackError {
         (None, None) => error.to_string(),
     };
     PackError::Walk { path, reason }
-}
-
-impl fmt::Display for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} bytes, from {})", self.name, self.size, self.source.display())
-    }
 }

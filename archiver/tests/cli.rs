@@ -7,7 +7,7 @@ mod common;
 use std::{
     fs,
     os::unix::{fs::symlink, process::CommandExt},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use common::{Project, read_tree};
@@ -85,6 +85,7 @@ fn wrong_usage_is_2_and_names_the_flag() {
         ("", "--model-name"),
         ("--model-name m --handler handler.py", "--version"),
         ("--model-name m --version 1", "--handler is required for runtime python"),
+        ("--model-name m --version 1 --runtime onnx", "--serialized-file is required for runtime onnx"),
         ("--model-name m --version 1 --handler h --runtime java", "[possible values: python, python3, LSP"),
         ("--model-name m --version 1 --handler h --archive-format rar", "possible values"),
         ("--model-name m --version 1 --handler h --bogus", "--bogus"),
@@ -119,7 +120,6 @@ fn failures_are_1_with_the_texts_of_the_peer() {
             "[Errno 21] Is a directory: 'a'",
         ),
         ("--model-name m --version 1 --handler handler.py --extra-files no", "File does not exist: no"),
-        ("--model-name m --version 1 --runtime onnx", "--runtime onnx needs --serialized-file"),
         (
             "--model-name m --version 1 --handler handler.py --extra-files b/,b",
             "--extra-files: b/sub and b/sub both bring a folder \"sub\"; put one elsewhere with DEST/=PATH",
@@ -370,4 +370,31 @@ fn help_fits_the_name() {
     let help = stdout(&run_as("torch-model-archiver", &project, "-h"));
     assert!(help.contains("Usage: torch-model-archiver") && !help.contains("--dry-run"), "{help}");
     assert_eq!(stdout(&zoo(&project, "-V")), concat!("zoo-archiver ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn an_interrupt_leaves_nothing() {
+    let project = project();
+    // Zeros that take no room, and more of them than anybody packs before the signal comes.
+    fs::File::create(project.path("huge.bin")).unwrap().set_len(1 << 40).unwrap();
+    let out = project.path("out");
+    for format in ["default", "tgz", "no-archive"] {
+        let mut command = Command::new(BINARY);
+        command.args(PACK.split_whitespace()).args([
+            "--serialized-file",
+            "huge.bin",
+            "--archive-format",
+            format,
+        ]);
+        let mut child = command.current_dir(project.path("")).stderr(Stdio::piped()).spawn().unwrap();
+        while fs::read_dir(&out).unwrap().count() == 0 {
+            assert!(child.try_wait().unwrap().is_none(), "{format}: it has ended by itself");
+            std::thread::yield_now();
+        }
+        let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let (code, error) = outcome(&child.wait_with_output().unwrap());
+        assert_eq!((code, error.as_str()), (130, "ERROR - interrupted; nothing was written\n"), "{format}");
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "{format}");
+    }
 }

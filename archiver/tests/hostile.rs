@@ -183,7 +183,13 @@ fn a_manifest_that_would_fill_memory() {
 fn both_metadata(name: &[u8], content: &[u8], shown: &str, limit: u64) {
     let expected = format!("A: {shown:?} has {} bytes; the limit is {limit}", content.len());
     assert_eq!(refusal("a.mar", &RawZip::new().file(name, content).done()), expected);
-    assert_eq!(refusal("a.tar.gz", &Tar::new().file(name, content).gz()), expected);
+    let tar = Tar::new().file(name, content).gz();
+    assert_eq!(refusal("a.tar.gz", &tar), expected);
+    // Reading the manifest alone is no way around.
+    let project = Project::new();
+    project.write("a.tar.gz", &tar);
+    let error = Archive::open(project.path("a.tar.gz"), limits()).unwrap().manifest().unwrap_err();
+    assert!(error.to_string().ends_with(&expected[1..]), "{error}");
 }
 
 #[test]

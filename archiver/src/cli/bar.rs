@@ -11,7 +11,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::log;
+use super::{interrupt, log};
 use crate::{collect::Warning, progress::Progress};
 
 /// Shows progress, and warnings as they come.
@@ -66,6 +66,10 @@ impl Progress for Bar {
         if self.terminal && self.started.elapsed() >= PATIENCE {
             self.bar.get_or_init(|| self.show()).set_position(done);
         }
+    }
+
+    fn cancelled(&self) -> bool {
+        interrupt::asked()
     }
 
     fn warn(&self, warning: &Warning) {

@@ -2,10 +2,12 @@
 //!
 //! The name under which the program is called says what it is: `torch-model-archiver` and
 //! `torch-workflow-archiver` are drop-in, everything else is `zoo-archiver`. Flags are flat, as users know
-//! them, so a sub-command is told by the first argument. Exit code 2 means wrong usage, 1 any other failure.
+//! them, so a sub-command is told by the first argument. Exit code 2 means wrong usage, 130 an
+//! interrupt, 1 any other failure.
 
 mod bar;
 mod init;
+mod interrupt;
 mod log;
 mod pack;
 mod show;
@@ -27,6 +29,8 @@ enum Failure {
     Usage(clap::Error),
     /// Each line has been or will be one message.
     Message(String),
+    /// The user has had enough.
+    Interrupted,
 }
 
 impl From<clap::Error> for Failure {
@@ -37,19 +41,26 @@ impl From<clap::Error> for Failure {
 
 impl From<crate::PackError> for Failure {
     fn from(error: crate::PackError) -> Self {
-        Self::Message(error.to_string())
+        match error {
+            crate::PackError::Cancelled { .. } => Self::Interrupted,
+            error => Self::Message(error.to_string()),
+        }
     }
 }
 
 impl From<crate::ReadError> for Failure {
     fn from(error: crate::ReadError) -> Self {
-        Self::Message(error.to_string())
+        match error {
+            crate::ReadError::Cancelled { .. } => Self::Interrupted,
+            error => Self::Message(error.to_string()),
+        }
     }
 }
 
 /// Runs the command that the arguments, program name included, ask for.
 #[must_use]
 pub fn run(args: Vec<OsString>) -> ExitCode {
+    interrupt::watch();
     match dispatch(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(error)) => {
@@ -60,6 +71,10 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Err(Failure::Message(message)) => {
             log::error(&message);
             ExitCode::FAILURE
+        }
+        Err(Failure::Interrupted) => {
+            log::error("interrupted; nothing was written");
+            ExitCode::from(interrupt::EXIT_CODE)
         }
     }
 }

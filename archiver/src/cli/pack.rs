@@ -30,7 +30,7 @@ Examples:
       --extra-files vocab.txt,assets/=./my/assets --dry-run
 
 With SOURCE_DATE_EPOCH set, the same input gives the same bytes on any machine.
-Exit code: 0 done, 1 failed, 2 wrong usage.";
+Exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 
 const TORCH_EXAMPLES: &str =
     "This is zoo-archiver under another name; zoo-archiver --help shows what it adds.";
@@ -144,8 +144,8 @@ fn runtimes() -> impl clap::builder::TypedValueParser<Value = Runtime> {
 
 pub(super) fn run(args: Vec<OsString>, name: CalledAs) -> Result<(), Failure> {
     let cli: Cli = last_wins(command(name), args)?;
-    if cli.what.handler.is_none() && cli.what.runtime.needs_handler() {
-        let missing = format!("--handler is required for runtime {}", cli.what.runtime);
+    if let Some(flag) = missing_flag(&cli.what) {
+        let missing = format!("{flag} is required for runtime {}", cli.what.runtime);
         return Err(command(name).error(ErrorKind::MissingRequiredArgument, missing).into());
     }
     let format = cli.how.archive_format.into();
@@ -166,6 +166,14 @@ pub(super) fn run(args: Vec<OsString>, name: CalledAs) -> Result<(), Failure> {
         log::info(&format!("Successfully exported model {} to file {folder}", spec.name));
     }
     Ok(())
+}
+
+/// The flag that the runtime can't do without.
+fn missing_flag(what: &What) -> Option<&'static str> {
+    match what.runtime.needs_handler() {
+        true => what.handler.is_none().then_some("--handler"),
+        false => what.serialized_file.is_none().then_some("--serialized-file"),
+    }
 }
 
 /// The peer's name shows the peer's flags only; ours work there too.

@@ -32,6 +32,14 @@ pub(crate) const MANIFEST_LIMIT: u64 = 1 << 20;
 /// Bytes of `SHA256SUMS`, kept in memory too: 100 000 lines with long names.
 pub(crate) const SUMS_LIMIT: u64 = 64 << 20;
 
+/// Refuses a file that would be kept in memory, but is too large for that.
+pub(crate) fn check_metadata(path: &Path, entry: &str, size: u64, limit: u64) -> Result<(), ReadError> {
+    if size > limit {
+        return Err(ReadError::Metadata { path: path.to_owned(), entry: entry.to_owned(), size, limit });
+    }
+    Ok(())
+}
+
 /// Keeps count while an archive is read.
 pub(crate) struct Guard<'a> {
     pub(crate) path: &'a Path,
@@ -81,7 +89,7 @@ impl<'a> Guard<'a> {
 
     /// The checked name of a folder; `None` for the root itself.
     pub(crate) fn admit_folder(&mut self, raw: &[u8]) -> Result<Option<String>, ReadError> {
-        if raw.iter().all(|byte| matches!(byte, b'.' | b'/')) && matches!(raw, b"." | b"./") {
+        if matches!(raw, b"." | b"./") {
             return self.count().map(|()| None);
         }
         self.admit(raw, Kind::Folder).map(Some)

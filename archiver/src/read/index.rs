@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     Form, Found, Visitor,
     content::Content,
-    guard::{MANIFEST_LIMIT, SUMS_LIMIT},
+    guard::{MANIFEST_LIMIT, SUMS_LIMIT, check_metadata},
     is_metadata, parse_manifest, top_folder,
 };
 use crate::{
@@ -92,11 +92,7 @@ impl Index {
             name if is_metadata(name, SHA256SUMS) => SUMS_LIMIT,
             _ => return Ok(false),
         };
-        if size > limit {
-            let (path, entry) = (self.path.clone(), found.name.clone());
-            return Err(ReadError::Metadata { path, entry, size, limit });
-        }
-        Ok(true)
+        check_metadata(&self.path, &found.name, size, limit).map(|()| true)
     }
 
     /// Checks the whole; the first problem is the error.

@@ -220,10 +220,7 @@ pub(crate) fn read_small(reader: impl Read, path: &Path) -> Result<Vec<u8>, Read
         place: MANIFEST.into(),
         reason: e.to_string(),
     })?;
-    if bytes.len() as u64 > limit {
-        let (path, entry) = (path.to_owned(), MANIFEST.to_owned());
-        return Err(ReadError::Metadata { path, entry, size: bytes.len() as u64, limit });
-    }
+    guard::check_metadata(path, MANIFEST, bytes.len() as u64, limit)?;
     Ok(bytes)
 }
 

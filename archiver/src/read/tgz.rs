@@ -10,7 +10,12 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use tar::EntryType;
 
-use super::{Found, Limits, Visitor, content::Content, guard::Guard, is_metadata, read_small};
+use super::{
+    Found, Limits, Visitor,
+    content::Content,
+    guard::{Guard, MANIFEST_LIMIT, check_metadata},
+    is_metadata,
+};
 use crate::{MANIFEST, error::ReadError, progress::Quiet};
 
 /// Bytes that headers may take before an entry: long names and PAX records, which the `tar` crate collects in
@@ -48,12 +53,12 @@ pub(super) fn manifest(
     limits: &Limits,
 ) -> Result<Option<Vec<u8>>, ReadError> {
     let mut guard = Guard::new(path, limits, None, &Quiet);
-    let mut finder = Finder(None);
+    let mut finder = Finder { path, manifest: None };
     match visit(reader, &mut guard, &mut finder) {
         // What lies behind the manifest isn't looked at.
-        Err(ReadError::Cancelled { .. }) if finder.0.is_some() => Ok(finder.0),
+        Err(ReadError::Cancelled { .. }) if finder.manifest.is_some() => Ok(finder.manifest),
         Err(error) => Err(error),
-        Ok(()) => Ok(finder.0),
+        Ok(()) => Ok(finder.manifest),
     }
 }
 
@@ -101,24 +106,31 @@ fn drain<R: Read>(mut rest: R, allowance: &Allowance, guard: &mut Guard<'_>) -> 
     }
 }
 
-struct Finder(Option<Vec<u8>>);
+/// Ends the visit when it has the manifest.
+struct Finder<'a> {
+    path: &'a Path,
+    manifest: Option<Vec<u8>>,
+}
 
-impl Visitor for Finder {
+impl Visitor for Finder<'_> {
     fn folder(&mut self, _name: &str) -> Result<(), ReadError> {
         Ok(())
     }
 
     fn file(&mut self, found: &Found, content: &mut Content<'_, '_>) -> Result<(), ReadError> {
         let wanted = is_metadata(&found.name, MANIFEST);
+        if wanted {
+            check_metadata(self.path, &found.name, content.size(), MANIFEST_LIMIT)?;
+        }
         let mut bytes = Vec::new();
         while let Some(block) = content.next_block()? {
             if wanted {
-                bytes.extend_from_slice(&read_small(block.as_slice(), Path::new(&found.name))?);
+                bytes.extend_from_slice(&block);
             }
         }
         if wanted {
-            self.0 = Some(bytes);
-            return Err(ReadError::Cancelled { path: found.name.clone().into() });
+            self.manifest = Some(bytes);
+            return Err(ReadError::Cancelled { path: self.path.to_owned() });
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::{
 
 /// The content of one file, block by block. All blocks but the last have [`BLOCK`] bytes.
 pub struct Blocks<'a> {
-    from: From<'a>,
+    from: Origin<'a>,
     path: PathBuf,
     size: u64,
     left: u64,
@@ -29,7 +29,7 @@ pub struct Blocks<'a> {
     failure: Option<PackError>,
 }
 
-enum From<'a> {
+enum Origin<'a> {
     File(File),
     Bytes(&'a [u8]),
 }
@@ -41,15 +41,15 @@ impl<'a> Blocks<'a> {
         progress: &'a dyn Progress,
     ) -> Result<Self, PackError> {
         let file = File::open(&entry.source).map_err(|e| PackError::os(&entry.source, e))?;
-        Ok(Self::new(From::File(file), entry.source.clone(), entry.size, hash, progress))
+        Ok(Self::new(Origin::File(file), entry.source.clone(), entry.size, hash, progress))
     }
 
     pub(crate) fn of(bytes: &'a [u8], name: &str, hash: &'a HashThread, progress: &'a dyn Progress) -> Self {
-        Self::new(From::Bytes(bytes), name.into(), bytes.len() as u64, hash, progress)
+        Self::new(Origin::Bytes(bytes), name.into(), bytes.len() as u64, hash, progress)
     }
 
     fn new(
-        from: From<'a>,
+        from: Origin<'a>,
         path: PathBuf,
         size: u64,
         hash: &'a HashThread,
@@ -84,8 +84,8 @@ impl<'a> Blocks<'a> {
         let wanted = usize::try_from(self.left).map_or(BLOCK, |left| left.min(BLOCK));
         let mut bytes = Vec::with_capacity(wanted);
         let read = match &mut self.from {
-            From::File(file) => file.take(wanted as u64).read_to_end(&mut bytes),
-            From::Bytes(rest) => rest.take(wanted as u64).read_to_end(&mut bytes),
+            Origin::File(file) => file.take(wanted as u64).read_to_end(&mut bytes),
+            Origin::Bytes(rest) => rest.take(wanted as u64).read_to_end(&mut bytes),
         };
         let read = read.map_err(|e| PackError::os(&self.path, e))?;
         self.left -= read as u64;
@@ -101,7 +101,7 @@ impl<'a> Blocks<'a> {
     /// Up to `pieces` pieces of `length` bytes spread evenly over the file, without taking them.
     pub(crate) fn sample(&self, pieces: u64, length: usize) -> Result<Vec<u8>, PackError> {
         let mut sample = vec![0; usize::try_from(pieces).unwrap_or(1) * length];
-        let From::File(file) = &self.from else { return Ok(Vec::new()) };
+        let Origin::File(file) = &self.from else { return Ok(Vec::new()) };
         for (piece, at) in sample.chunks_mut(length).zip((0..pieces).map(|i| self.size / pieces * i)) {
             file.read_exact_at(piece, at).map_err(|e| match e.kind() {
                 io::ErrorKind::UnexpectedEof => self.changed(at),
@@ -122,7 +122,7 @@ impl<'a> Blocks<'a> {
     }
 
     fn nothing_follows(&mut self) -> Result<(), PackError> {
-        let From::File(file) = &mut self.from else { return Ok(()) };
+        let Origin::File(file) = &mut self.from else { return Ok(()) };
         match file.read(&mut [0]).map_err(|e| PackError::os(&self.path, e))? {
             0 => Ok(()),
             _ => Err(self.changed(self.size + 1)),

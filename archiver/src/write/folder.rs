@@ -1,7 +1,7 @@
 //! Sink for `no-archive`: a plain folder.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -62,12 +62,14 @@ impl Sink for Folder {
         while let Some(block) = content.next_block()? {
             file.write_all(&block).map_err(|e| self.failed(e))?;
         }
-        file.sync_all().map_err(|e| self.failed(e))?;
         self.files.push(head.name.clone());
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<(), PackError> {
+        // One sync for all files: there may be thousands.
+        let synced = File::open(self.temp.path()).and_then(|folder| Ok(rustix::fs::syncfs(folder)?));
+        synced.map_err(|e| self.failed(e))?;
         if self.path.exists() {
             self.merge().map_err(|e| self.failed(e))?;
             return sync_folder(&self.path).map_err(|e| self.failed(e));
