@@ -236,7 +236,7 @@ impl Owner {
                 match poll_frame(link, process, cx) {
                     Poll::Ready(Ok(frame)) if frame.kind == Kind::Log => sink.log(decode_log(&frame)?),
                     Poll::Ready(Ok(frame)) if frame.kind == Kind::Metric => {
-                        sink.metrics(decode_metrics(&frame)?)
+                        sink.metrics(decode_metrics(&frame)?);
                     }
                     other => return other,
                 }
