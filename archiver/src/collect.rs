@@ -55,13 +55,10 @@ pub enum Warning {
 }
 
 impl Warning {
-    /// Whether torch-model-archiver warns of it too. The rest it does, or does better, in silence.
+    /// Whether it is just a note: nothing that the user named is missing from the archive.
     #[must_use]
-    pub fn is_torchs(&self) -> bool {
-        match self {
-            Self::CreatingExportPath { .. } | Self::Overwriting { .. } | Self::NoMatch { .. } => true,
-            Self::Replaced { .. } | Self::Own { .. } | Self::Output { .. } => false,
-        }
+    pub fn is_note(&self) -> bool {
+        matches!(self, Self::Own { .. } | Self::Output { .. })
     }
 }
 

@@ -63,8 +63,7 @@ fn the_drop_in_names_are_silent_like_their_models() {
     let extras = format!("{PACK} --extra-files a --extra-files b/sub");
     assert_eq!(outcome(&run_as("/opt/bin/torch-model-archiver", &project, &extras)), (0, String::new()));
     let json = stdout(&zoo(&project, "inspect out/m.mar --json"));
-    // torch-model-archiver forgets all but the last, without a word.
-    assert!(json.contains("x.txt") && json.contains("y.txt"), "{json}");
+    assert!(!json.contains("x.txt") && json.contains("y.txt"), "the last of several lists counts: {json}");
     let pack = "--workflow-name w --spec-file handler.py --handler a/x.txt --export-path out";
     assert_eq!(outcome(&run_as("torch-workflow-archiver", &project, pack)), (0, String::new()));
     let (code, error) = outcome(&run_as("torch-workflow-archiver", &project, pack));
@@ -152,7 +151,7 @@ fn warnings_come_before_what_follows() {
     assert_eq!(code, 0);
     let expected = "WARNING - Overwriting out/m.mar ...\n\
                     WARNING - Given wildcard pattern did not match any file: *.none\n\
-                    INFO - x.txt: b/x.txt takes the place of a/x.txt\n\
+                    WARNING - x.txt: b/x.txt takes the place of a/x.txt\n\
                     INFO - Successfully exported model m to file out\n";
     assert_eq!(error, expected);
     let (code, error) = outcome(&zoo(&project, &PACK.replace("out", "new/deep")));
@@ -175,6 +174,14 @@ fn an_archive_never_holds_its_former_self() {
     );
     let json = stdout(&zoo(&project, "inspect m.mar --json"));
     assert!(!json.contains(r#""name": "m.mar""#), "{json}");
+}
+
+#[test]
+fn repeated_extra_files_add_up() {
+    let project = project();
+    assert_eq!(outcome(&zoo(&project, &format!("{PACK} --extra-files a --extra-files b/sub"))).0, 0);
+    let json = stdout(&zoo(&project, "inspect out/m.mar --json"));
+    assert!(json.contains("x.txt") && json.contains("y.txt"), "{json}");
 }
 
 #[test]

@@ -256,6 +256,8 @@ fn an_existing_folder_is_merged_into_as_torchserve_does() {
     assert_eq!(fs::read(project.path("out/model/stale.txt")).unwrap(), b"mine");
     assert_eq!(fs::read(project.path("out/model/handler.py")).unwrap(), expected(&project)["handler.py"]);
     assert_eq!(fs::read_dir(project.path("out")).unwrap().count(), 1);
+    let Verified { findings, .. } = open(&project.path("out/model")).verify(&Quiet);
+    assert!(findings.is_empty(), "what stays is listed too: {findings:?}");
 }
 
 #[test]

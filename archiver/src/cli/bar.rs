@@ -18,7 +18,7 @@ use crate::{collect::Warning, progress::Progress};
 pub(super) struct Bar {
     started: Instant,
     terminal: bool,
-    /// Whether to say what the peer does in silence.
+    /// Whether to say what doesn't call for anything to be done. The peers show no line below a warning.
     notes: bool,
     total: AtomicU64,
     done: AtomicU64,
@@ -73,10 +73,10 @@ impl Progress for Bar {
     }
 
     fn warn(&self, warning: &Warning) {
-        if warning.is_torchs() {
-            log::warning(&warning.to_string());
-        } else if self.notes {
-            log::info(&warning.to_string());
+        match warning.is_note() {
+            false => log::warning(&warning.to_string()),
+            true if self.notes => log::info(&warning.to_string()),
+            true => {}
         }
     }
 }

@@ -150,7 +150,7 @@ pub(super) fn run(args: Vec<OsString>, name: CalledAs) -> Result<(), Failure> {
     }
     let format = cli.how.archive_format.into();
     let to = Destination { export_path: export_path(cli.how.export_path)?, force: cli.how.force };
-    let spec = spec(cli.what)?;
+    let spec = spec(cli.what, name)?;
     let bar = Bar::with_notes(name == CalledAs::Zoo);
     if cli.how.dry_run {
         for file in plan(&spec, format, &to, &bar)? {
@@ -192,7 +192,9 @@ fn command(name: CalledAs) -> clap::Command {
         )
 }
 
-fn spec(what: What) -> Result<PackSpec, Failure> {
+fn spec(what: What, name: CalledAs) -> Result<PackSpec, Failure> {
+    // To the peer the last of several lists counts; we take them all.
+    let forgotten = if name == CalledAs::TorchModel { what.extra_files.len().saturating_sub(1) } else { 0 };
     let given = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
     Ok(PackSpec {
         name: spec::Name::new(&what.model_name, Noun::Model)?,
@@ -201,7 +203,7 @@ fn spec(what: What) -> Result<PackSpec, Failure> {
         handler: what.handler,
         serialized_file: given(what.serialized_file),
         model_file: given(what.model_file),
-        extra_files: what.extra_files.iter().flat_map(|list| Extra::parse_list(list)).collect(),
+        extra_files: what.extra_files[forgotten..].iter().flat_map(|list| Extra::parse_list(list)).collect(),
         requirements_file: given(what.requirements_file),
         config_file: given(what.config_file),
         target: what.target,

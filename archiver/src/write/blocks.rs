@@ -2,11 +2,13 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
+
+use rustix::{buffer::spare_capacity, io::Errno};
 
 use crate::{
     collect::Entry,
@@ -84,14 +86,14 @@ impl<'a> Blocks<'a> {
         let wanted = usize::try_from(self.left).map_or(BLOCK, |left| left.min(BLOCK));
         let mut bytes = Vec::with_capacity(wanted);
         let read = match &mut self.from {
-            Origin::File(file) => file.take(wanted as u64).read_to_end(&mut bytes),
+            Origin::File(file) => read_whole(file, &mut bytes, wanted),
             Origin::Bytes(rest) => rest.take(wanted as u64).read_to_end(&mut bytes),
         };
         let read = read.map_err(|e| PackError::os(&self.path, e))?;
-        self.left -= read as u64;
-        if read < wanted {
-            return Err(self.changed(self.size - self.left));
+        if read != wanted {
+            return Err(self.changed(self.size - self.left + read as u64));
         }
+        self.left -= read as u64;
         let block = Arc::new(bytes);
         self.hash.update(&block).map_err(|e| PackError::os(&self.path, e))?;
         self.progress.advance(read as u64);
@@ -132,6 +134,25 @@ impl<'a> Blocks<'a> {
     fn changed(&self, read: u64) -> PackError {
         PackError::Changed { path: self.path.clone(), expected: self.size, read }
     }
+}
+
+/// Fills `bytes` up to `wanted`, or to the end of the file. One system call where `read_to_end` takes several,
+/// and nothing is zeroed first: at 512 MB both show.
+fn read_whole(file: &mut File, bytes: &mut Vec<u8>, wanted: usize) -> io::Result<usize> {
+    while bytes.len() < wanted {
+        match rustix::io::read(&*file, spare_capacity(bytes)) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // An allocation may be larger than asked for, and then more has been read.
+    let surplus = bytes.len().saturating_sub(wanted);
+    if surplus > 0 {
+        file.seek_relative(-(surplus as i64))?;
+        bytes.truncate(wanted);
+    }
+    Ok(bytes.len())
 }
 
 impl Read for Blocks<'_> {
