@@ -19,6 +19,7 @@
 //!
 //! Imports go one way only: `name ← failure ← request ← batch ← worker ← registry ← api`; a test in `zoo-e2e` checks it.
 
+pub mod api;
 pub mod batch;
 pub mod config;
 pub mod failure;
@@ -28,4 +29,6 @@ pub mod name;
 pub mod registry;
 pub mod request;
 pub mod sdk;
+pub mod server;
+pub mod shutdown;
 pub mod worker;
