@@ -1,5 +1,7 @@
 //! The `zoo-server` command: what it prints, and how it ends.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed expectation fails the test")]
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};

@@ -1,5 +1,7 @@
 //! The REST API of a whole server with real workers: statuses, texts and headers as clients see them.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation fails the test")]
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
