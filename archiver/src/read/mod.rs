@@ -1,8 +1,8 @@
 //! Reads an archive: `open` → `extract`, or `stage` where the caller decides late about the name, or `check`.
 //!
-//! Whoever sends an archive may be hostile or have a bad disk. Every entry goes through [`guard`]: names that
+//! Whoever sends an archive may be hostile or have a bad disk. Every entry goes through `guard`: names that
 //! stay below the root, plain files and folders only, no name twice, limits on count, size, ratio and disk; and
-//! through [`content`]: lengths, CRC-32 and SHA-256. Nothing is visible under its final name before all of it
+//! through `content`: lengths, CRC-32 and SHA-256. Nothing is visible under its final name before all of it
 //! has passed, and nothing is left if it hasn't.
 
 mod content;
