@@ -8,10 +8,9 @@ import inspect
 import logging
 from typing import Any, Dict, List
 
-from zoo_handler.answer import failure_of
-
 from ts.protocol.otf_message_handler import PREDICT_MSG, create_predict_response, retrieve_msg
 from ts.service import Service
+from zoo_handler.answer import failure_of
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,9 @@ import os
 from abc import ABC, abstractmethod
 from typing import Any, Dict, Optional
 
-from zoo_handler.loader import find_handler
-
 from ts.service import Service
 from ts.utils.util import get_yaml_config
+from zoo_handler.loader import find_handler
 
 
 class ModelLoaderFactory:

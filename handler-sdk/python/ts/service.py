@@ -9,11 +9,10 @@ import logging
 import time
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
+from ts.protocol.otf_message_handler import create_predict_response
 from zoo_handler import TORCHSERVE_VERSION
 from zoo_handler.answer import failure_of
 from zoo_handler.context import Context, RequestProcessor
-
-from ts.protocol.otf_message_handler import create_predict_response
 
 logger = logging.getLogger(__name__)
 

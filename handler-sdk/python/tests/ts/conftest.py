@@ -12,7 +12,7 @@ SDK = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 if sys.path[0] != SDK:
     sys.path.insert(0, SDK)
 
-from frames import parse_predict_response
+from frames import parse_predict_response  # noqa: E402
 
 REPOSITORY = os.path.dirname(os.path.dirname(SDK))
 

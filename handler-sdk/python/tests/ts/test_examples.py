@@ -5,6 +5,7 @@ import logging
 import os
 
 import pytest
+
 from conftest import REPOSITORY
 
 pytest.importorskip("torchvision")

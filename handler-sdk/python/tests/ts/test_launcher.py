@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+
 from ts import launcher
 
 SERVER = """#!/usr/bin/env bash

@@ -4,6 +4,7 @@ import json
 import queue
 
 import pytest
+
 from ts import llm_launcher
 
 

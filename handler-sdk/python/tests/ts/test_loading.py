@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ts.torch_handler import base_handler
-from ts.torch_handler.base_handler import BaseHandler
+from ts.torch_handler import base_handler  # noqa: E402
+from ts.torch_handler.base_handler import BaseHandler  # noqa: E402
 
 HANDLER = (
     "from ts.torch_handler.base_handler import BaseHandler\n"

@@ -6,6 +6,7 @@ import re
 import sys
 
 import pytest
+
 from ts.metrics.caching_metric import CachingMetric
 from ts.metrics.dimension import Dimension
 from ts.metrics.metric import Metric

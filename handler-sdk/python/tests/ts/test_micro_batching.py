@@ -4,6 +4,7 @@ import threading
 import types
 
 import pytest
+
 from ts.handler_utils.micro_batching import MicroBatching
 
 

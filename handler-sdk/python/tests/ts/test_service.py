@@ -9,8 +9,9 @@ import sys
 import threading
 
 import pytest
-from conftest import SDK
 from frames import END, Reader, load_frame, parse_predict_response, predict_frame
+
+from conftest import SDK
 
 FUNCTION = """
 def handle(data, context):

@@ -4,6 +4,7 @@ import json
 import types
 
 import pytest
+
 from ts.handler_utils import text_utils
 from ts.handler_utils.hf_batch_streamer import TextIteratorStreamerBatch
 from ts.handler_utils.timer import timed
@@ -135,10 +136,10 @@ def test_intermediate_answers_come_from_rank_0_only(monkeypatch):
 class Profiled:
     def __init__(self, config):
         self.metrics = []
-        add_time = lambda *args: self.metrics.append(args)
-        self.context = types.SimpleNamespace(
-            model_yaml_config=config, metrics=types.SimpleNamespace(add_time=add_time)
-        )
+        self.context = types.SimpleNamespace(model_yaml_config=config, metrics=self)
+
+    def add_time(self, *args):
+        self.metrics.append(args)
 
     @timed
     def stage(self, value):

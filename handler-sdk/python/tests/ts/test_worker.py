@@ -1,4 +1,4 @@
-"""`ts` handlers in real worker processes: what arrives on the link, what is printed, and what a worker weighs."""
+"""`ts` handlers in real worker processes: what comes over the link, what is printed, what a worker weighs."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import struct
 import sys
 
 import pytest
+
 from conftest import REPOSITORY, SDK
 
 sys.path.append(os.path.join(SDK, "tests", "zoo_handler"))

@@ -8,11 +8,10 @@ import os
 import struct
 from typing import Any, Dict, List, Tuple
 
+from ts.utils.util import deprecated
 from zoo_handler.answer import encode_body
 from zoo_handler.errors import AnswerError
 from zoo_handler.stream import send_intermediate_predict_response as _send_intermediate
-
-from ts.utils.util import deprecated
 
 LOAD_MSG = b"L"
 PREDICT_MSG = b"I"

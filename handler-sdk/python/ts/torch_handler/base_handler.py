@@ -74,7 +74,7 @@ def require_captum(what: str) -> Any:
     return captum.attr
 
 
-class BaseHandler(ABC):
+class BaseHandler(ABC):  # noqa: B024 - abstract for subclasses that declare abstract methods
     """Loads the model of an archive and answers with what it computes."""
 
     def __init__(self) -> None:
