@@ -337,9 +337,10 @@ def test_explanations_of_texts(text_model, source):
     assert float(importances.norm()) == pytest.approx(1, abs=1e-5)
 
 
-def test_attributions_of_a_bag_add_up(text_model):
+@pytest.mark.parametrize("source", [BAG, SUM], ids=["mean", "sum"])
+def test_attributions_of_a_bag_add_up(text_model, source):
     pytest.importorskip("captum")
-    handler = text_model().service._entry_point.__self__
+    handler = text_model(source).service._entry_point.__self__
     indices = torch.tensor([1, 2, 3])
     attributions = handler._attributions(indices, 1)
     offsets = torch.tensor([0])

@@ -87,6 +87,20 @@ def test_failures_reach_the_caller_and_the_next_batch_works(failure):
     handler.micro.shutdown()
 
 
+def test_after_a_failure_the_rest_is_not_begun():
+    handler = Handler()
+
+    def fail(data):
+        handler.seen.append(handler.micro.get_micro_batch_idx())
+        raise ValueError("bad")
+
+    handler.preprocess = fail
+    with pytest.raises(ValueError, match="bad"):
+        handler.micro([0, 1, 2, 3, 4, 5], context())
+    assert handler.seen == [0]
+    handler.micro.shutdown()
+
+
 def test_threads_end_with_shutdown():
     handler = Handler()
     handler.micro([0], context())
