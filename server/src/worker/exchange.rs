@@ -139,6 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         if let Err(loss) = self.look_at_clock(Instant::now()) {
             return Poll::Ready(Ended::Lost(loss));
         }
+        self.dismiss();
         self.feed(cx);
         if let Poll::Ready(Err(error)) = self.link.poll_flush(cx)
             && !is_closed(&error)
@@ -157,6 +158,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         Poll::Pending
     }
 
+    /// Takes everything off the wire of a worker that is gone, in order, with a note whether it can have begun: a plain worker begins a
+    /// batch when it has finished the one before, one that declared concurrency begins all it has.
+    pub fn take_all(&mut self) -> Vec<(Slot, bool)> {
+        let concurrent = self.terms.window.concurrency > 1;
+        let slots = self.inflight.take_all();
+        slots.into_iter().map(|(slot, oldest)| (slot, oldest || concurrent)).collect()
+    }
+
     fn over(&self) -> Ended {
         if self.leaving == Leaving::Bye { Ended::Drained } else { Ended::Lost(Loss::Gone) }
     }
@@ -169,6 +178,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             self.floor.queue.leave(self.terms.worker);
             self.give_back_waiting();
         }
+    }
+
+    /// Tells a worker to go that has finished what it had.
+    fn dismiss(&mut self) {
         if self.leaving == Leaving::Finishing && self.inflight.batches() == 0 {
             self.leaving = Leaving::Told;
             encode_drain(&mut self.link.outbox);
@@ -195,10 +208,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
 
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<Received, Loss> {
         for _ in 0..READS {
+            // Before the first read too: what came together with the last word of the start has been read already.
+            self.digest()?;
             match self.link.poll_fill(cx) {
                 Poll::Pending => return Ok(Received::Everything),
                 Poll::Ready(Ok(Filled::End)) => return Ok(Received::End),
-                Poll::Ready(Ok(Filled::Some)) => self.digest()?,
+                Poll::Ready(Ok(Filled::Some)) => {}
                 Poll::Ready(Err(error)) if is_closed(&error) => return Ok(Received::End),
                 Poll::Ready(Err(error)) => return Err(Loss::Link(error.to_string())),
             }
@@ -238,7 +253,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
                 Ok(())
             }
             Kind::Bye => {
-                self.leaving = Leaving::Bye;
+                // A worker that leaves without having been told to is lost, as if it had said nothing.
+                if self.leaving == Leaving::Told {
+                    self.leaving = Leaving::Bye;
+                }
                 Ok(())
             }
             kind => Err(WireError::Unexpected { kind, during: "serving" }),

@@ -22,6 +22,8 @@ pub enum Loss {
         /// For how long.
         waited: Duration,
     },
+    /// It was no longer wanted, and hadn't finished when it had to leave.
+    Overdue,
     /// It couldn't load the model.
     Load(LoadFailed),
     /// The link ended, or the process did.
@@ -49,6 +51,7 @@ impl fmt::Display for Loss {
         match self {
             Self::Launch(why) => write!(f, "the process couldn't be started: {why}"),
             Self::TooSlow { what, waited } => write!(f, "no {what} within {} s", waited.as_secs_f64()),
+            Self::Overdue => f.write_str("it hadn't finished when it had to leave"),
             Self::Load(failed) => {
                 write!(f, "the model couldn't be loaded: {}", failed.message)?;
                 if failed.trace.is_empty() { Ok(()) } else { write!(f, "\n{}", failed.trace.trim_end()) }
@@ -71,20 +74,20 @@ impl From<WireError> for Loss {
 pub struct Circumstances {
     /// The model allows a second try, and its requests may be run twice.
     pub retry: bool,
-    /// The worker was killed because it didn't answer in time.
+    /// The worker was ended because it didn't answer in time.
     pub unresponsive: bool,
     /// The worker was killed for memory.
     pub memory: bool,
 }
 
 /// Decides about everything that a lost worker had: fails what may not be tried again, returns what goes back to the queue.
-/// `slots` are in order, each with a note whether it was in the oldest batch, the only one that a plain worker can have begun.
+/// `slots` are in order, each with a note whether the worker can have begun it.
 pub fn settle_lost(slots: Vec<(Slot, bool)>, circumstances: Circumstances) -> Vec<Job> {
     let mut again = Vec::new();
-    for (slot, oldest) in slots {
+    for (slot, begun) in slots {
         match slot {
             Slot::Open(mut job) | Slot::Receiving(mut job, _) => {
-                if may_run_again(&job, oldest, circumstances) {
+                if may_run_again(&job, begun, circumstances) {
                     // What had not begun when a hanging worker was killed is not under suspicion.
                     job.deaths += u8::from(!circumstances.unresponsive);
                     again.push(job);
@@ -99,8 +102,8 @@ pub fn settle_lost(slots: Vec<(Slot, bool)>, circumstances: Circumstances) -> Ve
     again
 }
 
-fn may_run_again(job: &Job, oldest: bool, circumstances: Circumstances) -> bool {
-    let begun_and_final = oldest && (circumstances.unresponsive || circumstances.memory);
+fn may_run_again(job: &Job, begun: bool, circumstances: Circumstances) -> bool {
+    let begun_and_final = begun && (circumstances.unresponsive || circumstances.memory);
     circumstances.retry && job.deaths == 0 && job.task == Task::Predict && !begun_and_final
 }
 

@@ -276,11 +276,7 @@ impl Owner {
             if let Order::LeaveBy(deadline) = self.orders.poll(cx) {
                 limit.as_mut().reset(deadline);
             }
-            let waited = Duration::ZERO;
-            limit
-                .as_mut()
-                .poll(cx)
-                .map(|()| Err(Loss::TooSlow { what: "end of its work before it had to leave", waited }))
+            limit.as_mut().poll(cx).map(|()| Err(Loss::Overdue))
         })
         .await
     }
@@ -301,6 +297,8 @@ impl Owner {
         if loss == Loss::Gone || loss.is_by_nature() || matches!(loss, Loss::Load(_)) {
             // It is ending by itself; how it does is worth knowing.
             let _ = timeout(LAST_BREATH, process.exited()).await;
+        } else if loss == Loss::Overdue {
+            process.stop(TERM_GRACE).await;
         }
         process.kill_group();
         let exit = process.reap().await;
@@ -318,11 +316,11 @@ impl Owner {
         let options = &self.spec.options;
         let circumstances = Circumstances {
             retry: options.retry_on_worker_death && !options.asynchronous,
-            unresponsive: matches!(loss, Loss::TooSlow { .. }),
+            unresponsive: matches!(loss, Loss::TooSlow { .. } | Loss::Overdue),
             memory,
         };
         self.floor.queue.leave(self.name.id);
-        let again = settle_lost(exchange.inflight.take_all(), circumstances);
+        let again = settle_lost(exchange.take_all(), circumstances);
         if !again.is_empty() {
             tracing::info!(worker = %self.name, requests = again.len(), "requests of the lost worker are tried again");
             self.floor.queue.put_back(again);
@@ -338,6 +336,7 @@ impl Owner {
                  Backend worker did not respond in given time\n{reason}"
             ),
             Loss::Gone | Loss::Link(_) => tracing::error!(%worker, "Worker disconnected. {reason}"),
+            Loss::Overdue => tracing::warn!(%worker, "worker stopped: {reason}"),
             Loss::Launch(_) | Loss::Load(_) | Loss::Protocol(_) => {
                 tracing::error!(%worker, "Backend worker error: {reason}");
             }
@@ -350,7 +349,7 @@ impl Owner {
         // The link ends first: a worker that waits for work leaves by itself.
         if let Talk::Serving(mut exchange) = talk {
             let circumstances = Circumstances { retry: true, unresponsive: true, memory: false };
-            self.floor.queue.put_back(settle_lost(exchange.inflight.take_all(), circumstances));
+            self.floor.queue.put_back(settle_lost(exchange.take_all(), circumstances));
         }
         process.stop(TERM_GRACE).await;
         let exit = process.reap().await;
