@@ -1,28 +1,23 @@
-//! What the tests with real workers share: a place for models, and pools on top of it.
-#![allow(dead_code, missing_docs, reason = "each test uses a part")]
+//! What tests with real workers start from.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use serde_json::json;
 use tempfile::TempDir;
 use zoo_proto::wire::HeaderBlock;
-use zoo_server::failure::Failure;
-use zoo_server::model::{ModelOptions, ModelSpec, Runtime};
 use zoo_server::request::{Answer, AnswerBody, Part, Request};
 use zoo_server::worker::context::{WorkerContext, WorkerSettings};
 use zoo_server::worker::launch::Shim;
 use zoo_server::worker::log::ModelLog;
-use zoo_server::worker::pool::Pool;
 
-pub struct Bench {
-    pub dir: TempDir,
-    pub context: Arc<WorkerContext>,
+pub(crate) struct Bench {
+    pub(crate) dir: TempDir,
+    pub(crate) context: Arc<WorkerContext>,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let context = WorkerContext::start(WorkerSettings {
@@ -43,38 +38,9 @@ impl Bench {
         .unwrap();
         Self { dir, context }
     }
-
-    /// A pool for a Python handler whose `handle(data, context)` does this.
-    pub fn python(&self, handle: &str, change: impl FnOnce(&mut ModelOptions)) -> Arc<Pool> {
-        let handle = handle.replace('\n', "\n    ");
-        let source = format!(
-            "import os, sys, time\n\ndef handle(data, context):\n    if data is None:\n        return\n    {handle}\n"
-        );
-        self.python_source(&source, change)
-    }
-
-    /// A pool for a Python handler with this source.
-    pub fn python_source(&self, source: &str, change: impl FnOnce(&mut ModelOptions)) -> Arc<Pool> {
-        let dir = tempfile::tempdir_in(self.dir.path()).unwrap().keep();
-        std::fs::write(dir.join("handler.py"), source).unwrap();
-        let mut options = ModelOptions::default();
-        change(&mut options);
-        let spec = ModelSpec {
-            name: "m".into(),
-            version: "1.0".into(),
-            dir,
-            runtime: Runtime::Python,
-            handler: Some("handler.py".into()),
-            envelope: None,
-            manifest: json!({"model": {"modelName": "m", "handler": "handler.py"}}),
-            config: Default::default(),
-            options,
-        };
-        Pool::new(Arc::new(spec), self.context.clone())
-    }
 }
 
-pub fn request(text: &str) -> Request {
+pub(crate) fn request(text: &str) -> Request {
     Request {
         id: "test".into(),
         headers: HeaderBlock::default(),
@@ -89,11 +55,7 @@ pub fn request(text: &str) -> Request {
     }
 }
 
-pub async fn predict(pool: &Pool, text: &str) -> Result<Answer, Failure> {
-    pool.submit(request(text), false)?.await
-}
-
-pub async fn body(answer: Answer) -> String {
+pub(crate) async fn body(answer: Answer) -> String {
     let bytes = match answer.body {
         AnswerBody::Whole(bytes) => bytes,
         AnswerBody::Stream(mut chunks) => {
