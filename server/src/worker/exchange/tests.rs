@@ -397,6 +397,21 @@ async fn a_dismissed_worker_finishes_what_it_began_and_gives_back_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dismissed_worker_leaves_as_soon_as_its_last_answer_is_in_even_if_nobody_wanted_it() {
+    let mut stage = Stage::new(1, terms());
+    let gone = stage.ask();
+    stage.worker.batch().await;
+    drop(gone);
+    assert_eq!(stage.worker.hear().await.kind, Kind::Cancel);
+    stage.orders.leave_by(Instant::now() + 1_000_000 * MS);
+    assert!(stage.worker.hears_nothing().await, "it is still busy");
+    let told = Instant::now();
+    stage.worker.reply(1, "for nobody").await;
+    assert_eq!(stage.worker.hear().await.kind, Kind::Drain);
+    assert!(told.elapsed() < MS, "told at once, not when something else happens");
+}
+
+#[tokio::test(start_paused = true)]
 async fn answers_that_were_sent_before_the_end_count() {
     let mut stage = Stage::new(2, terms());
     let pending = [stage.ask(), stage.ask()];
