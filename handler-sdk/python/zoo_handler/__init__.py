@@ -1,10 +1,13 @@
 """Zoo's Python SDK: the worker that runs handlers, and the API for writing new ones.
 
-Reading order of the worker: ``worker`` (the loop), ``link`` (the socket), ``inbox`` (what has arrived), ``outbox``
-(what will be sent), ``wire`` (the bytes of both), ``item`` and ``headers`` (one request), ``context`` (what handlers see),
-``loader`` (finding the handler), ``service`` (calling it), ``stream`` (answers in chunks), ``errors`` and ``log``.
+Reading order of the worker: ``worker`` (the loop), ``link`` (the socket), ``inbox`` (what has arrived),
+``outbox`` (what will be sent), ``wire`` (the bytes of both), ``item`` and ``headers`` (one request),
+``context`` (what handlers see), ``loader`` (finding the handler), ``service`` (calling it), ``replies`` and
+``answer`` (what it returned), ``stream`` (answers in chunks), ``aio`` (asynchronous handlers), ``metrics``,
+``errors`` and ``log``. For new handlers: ``handler`` (the API) and ``trial`` (trying one without a server).
 
-Names are imported when they are first used, because a worker pays for each module in memory and in start time.
+Names are imported when they are first used, because a worker pays for each module in memory and in start
+time.
 """
 
 __version__ = "0.1.0"

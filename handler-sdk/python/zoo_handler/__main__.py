@@ -1,4 +1,4 @@
-"""``python -m zoo_handler test ARCHIVE_OR_DIR --request FILE``: runs a handler in this process, without a server.
+"""``python -m zoo_handler test ARCHIVE_OR_DIR --request FILE``: runs a handler without a server.
 
 The body of the answer goes to standard output, everything else to standard error.
 """

@@ -1,7 +1,7 @@
-"""Runs an asynchronous handler: an event loop that reads the link, several batches at a time, answers in any order.
+"""Runs an asynchronous handler: an event loop that reads the link, several batches open, answers in any order.
 
-Batches begin in the order in which they came, each in a task of its own with a Context of its own. Writes are done in
-place: the server always reads.
+Batches begin in the order in which they came, each in a task of its own with a Context of its own. Writes are
+done in place: the server always reads.
 """
 
 import asyncio
@@ -158,7 +158,7 @@ class Loop:
             self._loop.call_soon(self._flush)
 
     def poll(self):
-        """What ``context.is_cancelled()`` does first, for a handler that computes without giving way to the loop."""
+        """What ``context.is_cancelled()`` does first: its handler may compute without giving way to the loop."""
         if threading.get_ident() == self._thread:
             self._inbox.poll()
             self._loop.call_soon(self._progress)
@@ -277,7 +277,10 @@ class _Call:
         self._loop.flush_soon()
 
     def _send_intermediate(self, ret, message, code, context):
-        """One chunk to each item. Without credit it waits here, not in the handler, which isn't asked to await."""
+        """One chunk to each item.
+
+        Without credit it waits here, not in the handler, which isn't asked to await.
+        """
         loop = self._loop
         if threading.get_ident() != loop._thread:
             loop._loop.call_soon_threadsafe(self._send_intermediate, ret, message, code, context)

@@ -11,7 +11,8 @@ from zoo_handler.errors import AnswerError, PredictionException
 def encode_body(value):
     """The bytes of one element of the handler's list.
 
-    A bytearray is copied: the answer may wait a moment to be sent, and the handler may go on using its buffer.
+    A bytearray is copied: the answer may wait a moment to be sent, and the handler may go on using its
+    buffer.
     """
     if isinstance(value, bytes):
         return value
@@ -62,7 +63,7 @@ def encode_meta(processor):
 
 
 def failure_of(cause):
-    """``(code, message)`` for an exception of the handler, as TorchServe maps them; logged with its traceback."""
+    """``(code, message)`` for an exception of the handler, as TorchServe maps them. Logs it."""
     trace = (type(cause), cause, cause.__traceback__)
     if isinstance(cause, AnswerError):
         return cause.code, cause.message

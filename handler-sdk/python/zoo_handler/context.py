@@ -1,7 +1,7 @@
 """What handlers see of the worker and of the current batch: TorchServe's Context and RequestProcessor.
 
-One Context lives as long as the worker. What a handler doesn't ask for isn't made: header maps, request processors,
-request ids and the metrics cache come into being when they are first used.
+One Context lives as long as the worker. What a handler doesn't ask for isn't made: header maps, request
+processors, request ids and the metrics cache come into being when they are first used.
 """
 
 import os
@@ -110,7 +110,7 @@ class Context:
         self.set_sequence_headers({})
 
     def set_sequence_headers(self, names):
-        """Takes the names of the sequence headers from the server, else the environment, else TorchServe's."""
+        """Takes the names of the sequence headers: the server's, else the environment's, else TorchServe's."""
         self.header_key_sequence_id = _sequence_key(names, "sequence_id")
         self.header_key_sequence_start = _sequence_key(names, "sequence_start")
         self.header_key_sequence_end = _sequence_key(names, "sequence_end")

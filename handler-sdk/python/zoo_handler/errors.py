@@ -20,7 +20,10 @@ class PredictionException(Exception):
 
 
 class LinkError(BaseException):
-    """The link can't be used any longer. No Exception: a handler that catches everything must not swallow it."""
+    """The link can't be used any longer.
+
+    No Exception: a handler that catches everything must not swallow it.
+    """
 
 
 class ProtocolError(LinkError):

@@ -17,7 +17,8 @@ from zoo_handler.context import Context
 from zoo_handler.errors import AnswerError, PredictionException
 from zoo_handler.item import Item
 
-# Where a client's one body is: TorchServe's clients name it "data" in forms, the server names it "body" otherwise.
+# Where a client's one body is: TorchServe's clients name it "data" in forms, the server names it "body"
+# otherwise.
 _MAIN_PARTS = ("body", "data")
 
 
@@ -149,14 +150,16 @@ class Response:
             self.headers["content-type"] = content_type
 
 
-# bytes as they are, str as UTF-8, a torch.Tensor as torch.save writes it, JSON for the rest; an exception fails its own
-# request; an iterator streams.
+# bytes as they are, str as UTF-8, a torch.Tensor as torch.save writes it, JSON for the rest; an exception
+# fails its own request; an iterator streams.
 Answer = Union[bytes, bytearray, str, Dict[str, Any], List[Any], Response, BaseException, Iterator[Any], Any]
 Answers = Union[List[Answer], Iterator[List[Any]], Awaitable[List[Answer]], AsyncIterator[List[Any]]]
 
 
 class Handler:
-    """Derive from this and write ``predict_one`` or ``predict``. One object of it serves one model in one process.
+    """Derive from this and write ``predict_one`` or ``predict``.
+
+    One object of it serves one model in one process.
 
     Any of the methods may be ``async def``; then several batches are open at a time.
     """
@@ -171,14 +174,18 @@ class Handler:
         """Makes the model ready. Called once."""
 
     def predict_one(self, request: Request) -> Answer:
-        """The answer to one request. What it raises fails this request only; what it yields are the chunks of a stream."""
+        """The answer to one request.
+
+        What it raises fails this request only; what it yields are the chunks of a stream.
+        """
         raise NotImplementedError("{} has neither predict nor predict_one".format(type(self).__name__))
 
     def predict(self, batch: List[Request]) -> Answers:
         """One answer for each request, in the same order, for models that work on a whole batch at a time.
 
-        An exception in the place of an answer fails that request. A ``RequestError``, which ``request.json()`` and the like
-        raise, fails its own request too, and ``predict`` is called again with the others. Any other exception fails all.
+        An exception in the place of an answer fails that request. A ``RequestError``, which
+        ``request.json()`` and the like raise, fails its own request too, and ``predict`` is called again with
+        the others. Any other exception fails all.
         """
         raise NotImplementedError
 
@@ -269,7 +276,10 @@ def _rest(batch, failed):
 
 
 def _blame(cause, failed):
-    """Notes whose fault it was. The same request twice is a handler that doesn't look at what it gets: all fail."""
+    """Notes whose fault it was.
+
+    The same request twice is a handler that doesn't look at what it gets: all fail.
+    """
     if cause.request._index in failed:
         raise PredictionException(cause.message, cause.error_code) from cause
     failed[cause.request._index] = cause

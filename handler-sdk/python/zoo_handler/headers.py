@@ -1,4 +1,7 @@
-"""The header map that handlers see. Names travel in lower case; here they look as clients usually write them."""
+"""The header map that handlers see.
+
+Names travel in lower case; here they look as clients usually write them.
+"""
 
 from struct import Struct
 from struct import error as StructError
@@ -8,7 +11,8 @@ from zoo_handler.errors import ProtocolError
 _SHORT = Struct("<H").unpack_from
 _LONG = Struct("<I").unpack_from
 
-# Keys that the worker sets itself. They are never looked up as client headers, so that no client can fake them.
+# Keys that the worker sets itself. They are never looked up as client headers, so that no client can fake
+# them.
 _OWN = frozenset(("url_path", "explain", "describe"))
 
 _shown = {}
@@ -16,7 +20,10 @@ _MAX_KNOWN = 1024
 
 
 def shown_name(name):
-    """``content-type`` as ``Content-Type``. Names with an underscore stay as they are: TorchServe's own have them."""
+    """``content-type`` as ``Content-Type``.
+
+    Names with an underscore stay as they are: TorchServe's own have them.
+    """
     known = _shown.get(name)
     if known is None:
         low = name.lower()

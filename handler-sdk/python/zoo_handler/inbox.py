@@ -1,4 +1,4 @@
-"""What the server has sent and the worker hasn't done yet: batches, cancelled items, credit, the wish to stop.
+"""What the server has sent and the worker hasn't done yet: batches, cancels, credit, the wish to stop.
 
 The inbox takes frames from the link and keeps the worker's view of them. It never sends anything but a Pong.
 """
@@ -13,7 +13,10 @@ from zoo_handler.item import Batch
 
 
 class Inbox:
-    """Receiver of a Link. ``batches`` are in the order in which they must begin; only the first can be incomplete."""
+    """Receiver of a Link.
+
+    ``batches`` are in the order in which they must begin, each once it is complete.
+    """
 
     def __init__(self):
         self.batches = deque()
@@ -29,7 +32,8 @@ class Inbox:
         self._received = 0  # the highest item id so far
         self._finished = 0  # all items up to this id are answered (synchronous handlers only)
         self._link = None
-        # Held for each read: a handler's threads may ask is_cancelled() while the main thread is in the handler.
+        # Held for each read: a handler's threads may ask is_cancelled() while the main thread is in the
+        # handler.
         self._reading = Lock()
 
     def attach(self, link):

@@ -1,6 +1,7 @@
 """The worker's end of the link: the socket, the receive buffer, and nothing of what the frames mean.
 
-All reads of the worker are here. Bodies are received in place: straight into the bytearray that the handler gets.
+All reads of the worker are here. Bodies are received in place: straight into the bytearray that the handler
+gets.
 """
 
 import os
@@ -21,7 +22,7 @@ _MAX_PIECES = 512  # of one sendmsg; the kernel's limit is 1024
 
 
 def take_standard_input():
-    """Moves the link away from descriptor 0 to one that no child inherits, and puts /dev/null in its place."""
+    """Moves the link from descriptor 0 to one that no child inherits, and puts /dev/null in its place."""
     end = socket.socket(fileno=os.dup(0))  # dup and all that Python opens are close-on-exec
     end.setblocking(True)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -132,7 +133,10 @@ class Link:
             self._make_room(start, end)
 
     def _make_room(self, start, end):
-        """Moves the rest to the front, into a larger buffer if its frame needs one. The frame is incomplete."""
+        """Moves the rest to the front, into a larger buffer if its frame needs one.
+
+        The frame is incomplete.
+        """
         buffer = self._buffer
         need = _BODY_START
         if end - start >= 8:

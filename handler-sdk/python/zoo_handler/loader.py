@@ -1,7 +1,7 @@
 """Finds the handler that an archive names, as TorchServe's model loader does.
 
-This module imports user code and calls constructors; it doesn't call ``initialize``: the worker does, because the
-handler may be asynchronous.
+This module imports user code and calls constructors; it doesn't call ``initialize``: the worker does, because
+the handler may be asynchronous.
 """
 
 import os
@@ -69,7 +69,7 @@ def find_handler(load, context):
 
 
 def _import(path, model_dir):
-    """The module that a handler's text names: a file of the archive, any importable module, or a built-in handler."""
+    """The module that a handler's text names: a file of the archive, any module, or a built-in handler."""
     name = os.path.basename(path)
     if name.endswith(".py"):
         name = name[:-3]

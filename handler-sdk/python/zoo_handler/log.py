@@ -1,4 +1,7 @@
-"""Standard output and the root logger of a worker. The server reads both line by line into the model's log."""
+"""Standard output and the root logger of a worker.
+
+The server reads both line by line into the model's log.
+"""
 
 import logging
 import sys
@@ -7,7 +10,8 @@ import sys
 def set_up():
     """Lines as TorchServe's workers write them: the bare message, from INFO up, on standard output."""
     for stream in (sys.stdout, sys.stderr):
-        # Each line leaves at once, so that a crash loses none; and no character that a handler prints is an error.
+        # Each line leaves at once, so that a crash loses none; and no character that a handler prints is an
+        # error.
         stream.reconfigure(line_buffering=True, errors="backslashreplace")
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 

@@ -1,4 +1,4 @@
-"""Puts the answers of one batch into the outbox: checks what a handler returned, and gives each item its own outcome.
+"""Puts the answers of one batch into the outbox: each item has its own outcome.
 
 Shared by synchronous and asynchronous handlers. What streams is handed back to the caller.
 """
@@ -76,7 +76,10 @@ class Replies:
         return batch.without(ids)
 
     def metrics(self, metrics):
-        """What the handler has reported, in front of the answers of its batch. Metrics never fail a request."""
+        """What the handler has reported, in front of the answers of its batch.
+
+        Metrics never fail a request.
+        """
         try:
             frames = wire.encode_metrics(metrics.take())
         except Exception:

@@ -16,7 +16,10 @@ CANCELLED = 499
 
 
 class Stream:
-    """The streaming answer of one item. Its head is sent with the first chunk, so that an error before it is whole."""
+    """The streaming answer of one item.
+
+    Its head is sent with the first chunk, so that an error before it is whole.
+    """
 
     def __init__(self, item, index, context, inbox, outbox, started):
         self._item = item.id
@@ -34,7 +37,10 @@ class Stream:
         return self._item in self._inbox.cancelled
 
     def take(self, value):
-        """Takes the next chunk; ``push`` sends it. An answer that can't be encoded ends this stream: False."""
+        """Takes the next chunk; ``push`` sends it.
+
+        An answer that can't be encoded ends this stream: False.
+        """
         if self.ended:
             return False
         try:
@@ -177,7 +183,10 @@ class Streams:
         self._outbox.flush()
 
     def run_each(self, generators):
-        """Streams ``{index: iterator}``, taking turns. One without credit is passed over, so it delays no other."""
+        """Streams ``{index: iterator}``, taking turns.
+
+        One without credit is passed over, so it delays no other.
+        """
         while generators:
             moved = False
             for index in list(generators):
@@ -211,7 +220,7 @@ class Streams:
 
 
 def as_list(values, count):
-    """What a generator that stands for a whole batch has yielded, as a list with one element for each request."""
+    """What a generator that stands for a batch has yielded, as a list with one element for each request."""
     if type(values) is not list and count == 1:
         return [values]
     if type(values) is not list or len(values) != count:
@@ -233,7 +242,8 @@ def _close(iterator):
 def send_intermediate_predict_response(ret, req_id_map, message, code, context=None):
     """Sends one chunk to each request of the batch; what the handler returns in the end is the last chunk.
 
-    ``ret`` is a list with one element per request. Of the processes of a parallel model only the first answers.
+    ``ret`` is a list with one element per request. Of the processes of a parallel model only the first
+    answers.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return

@@ -74,7 +74,10 @@ class Trial:
         return yaml.safe_load(text) or {}
 
     def run(self, requests):
-        """Sends these ``Sample`` requests as one batch. Returns the answers, in order, after the worker has stopped."""
+        """Sends these ``Sample`` requests as one batch.
+
+        Returns the answers, in order, after the worker has stopped.
+        """
         from zoo_handler.worker import Worker
 
         ours, theirs = socket.socketpair()

@@ -93,9 +93,9 @@ def decode_batch(
 ):
     """Adds the items of one Batch frame to ``batch``.
 
-    Values are raw here: what would be work in vain for a cancelled item (JSON, text) is noted in ``batch.late`` and
-    done when the batch begins. Parts whose bytes follow are noted in ``bodies`` by (item id, part number); those of
-    one item are together at most ``max_body`` bytes.
+    Values are raw here: what would be work in vain for a cancelled item (JSON, text) is noted in
+    ``batch.late`` and done when the batch begins. Parts whose bytes follow are noted in ``bodies`` by (item
+    id, part number); those of one item are together at most ``max_body`` bytes.
     """
     try:
         count, _ = _count(payload)

@@ -1,7 +1,8 @@
 """The worker process of one model: takes the link, loads the handler, runs batch after batch, leaves.
 
-A synchronous handler has the main thread to itself: there is no reader thread. The loop reads all that is readable
-before each batch, and flushes answers when nothing else is on hand or when they have waited for a millisecond of work.
+A synchronous handler has the main thread to itself: there is no reader thread. The loop reads all that is
+readable before each batch, and flushes answers when nothing else is on hand or when they have waited for a
+millisecond of work.
 """
 
 import json

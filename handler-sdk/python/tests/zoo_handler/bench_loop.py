@@ -1,9 +1,10 @@
 """What the worker's loop costs per item: a real worker process, a no-op handler, a scripted server end.
 
-    python bench_loop.py [--seconds 2] [--handler noop|context|ts] [--python /usr/bin/python3]
+    python bench_loop.py [--seconds 2] [--handler noop|echo|context|metrics] [--python /usr/bin/python3]
 
-Prints, for windows of 1 and 32 batches of one item (and one batch of 32), the worker's own processor time per item and the
-wall time. The processor time is what the loop is judged by: the wall time includes this script, which isn't fast.
+Prints, for windows of 1 and 32 batches of one item (and one batch of 32), the worker's own processor time per
+item and the wall time. The processor time is what the loop is judged by: the wall time includes this script,
+which isn't fast.
 """
 
 import argparse
@@ -121,7 +122,8 @@ def main():
         source += (
             "import cProfile, atexit, pstats\n"
             "profile = cProfile.Profile()\n"
-            "atexit.register(lambda: (profile.disable(), pstats.Stats(profile).sort_stats('tottime').print_stats(25)))\n"
+            "show = lambda: (profile.disable(), pstats.Stats(profile).sort_stats('tottime').print_stats(25))\n"
+            "atexit.register(show)\n"
             "profile.enable()\n"
         )
     print(

@@ -1,4 +1,4 @@
-"""Makes the SDK importable for the tests as it is for a worker: its root is the first entry of the import path."""
+"""Makes the SDK importable as it is for a worker: its root is the first entry of the import path."""
 
 import os
 import sys

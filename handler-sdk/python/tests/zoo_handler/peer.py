@@ -1,6 +1,7 @@
 """The server's end of a link, by hand: starts a real worker process and says to it exactly what a test wants.
 
-It packs frames with structs of its own, so that a wrong struct in ``zoo_handler.wire`` can't agree with itself.
+It packs frames with structs of its own, so that a wrong struct in ``zoo_handler.wire`` can't agree with
+itself.
 """
 
 import json

@@ -192,7 +192,7 @@ def test_print_and_logging_reach_standard_output(start):
 
 
 def test_answers_are_coalesced_only_if_the_server_allows_it(start):
-    """With ``coalesce: false`` an answer leaves before the next batch begins: the second batch never ends here."""
+    """With ``coalesce: false`` an answer leaves before the next batch begins, which never ends here."""
     source = (
         "import threading\n"
         "def handle(data, context):\n"

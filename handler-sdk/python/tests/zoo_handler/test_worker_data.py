@@ -8,7 +8,7 @@ from peer import batch, body, header_block, item, part
 
 SHOW = """
 def handle(data, context):
-    return data and [repr([(name, type(value).__name__, value) for name, value in row.items()]) for row in data]
+    return data and [repr([(name, type(it).__name__, it) for name, it in row.items()]) for row in data]
 """
 
 
@@ -97,7 +97,7 @@ HEADERS = [
 
 
 def evaluate(start, expression, **load):
-    """A worker whose handler answers the value of an expression over ``data``, ``context`` and ``headers``."""
+    """A worker whose handler answers the value of an expression of ``data``, ``context``, ``headers``."""
     return start(
         "def handle(data, context):\n"
         "    if data is None: return\n"

@@ -147,7 +147,8 @@ def test_the_first_cause_is_kept(start):
 
 @pytest.mark.parametrize("envelope, answer", [("shout", "<M>"), (None, "m")])
 def test_envelope(start, tmp_path, envelope, answer):
-    # An envelope of the user's: importable as ts.torch_handler.request_envelope.shout, made known by a .pth-like hook.
+    # An envelope of the user's: importable as ts.torch_handler.request_envelope.shout, made known by a
+    # .pth-like hook.
     source = (
         "import sys, types\n"
         "module = types.ModuleType('ts.torch_handler.request_envelope.shout')\n"

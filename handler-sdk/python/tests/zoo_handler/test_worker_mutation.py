@@ -1,4 +1,4 @@
-"""Damaged frames: whatever bytes come, the worker's reading ends in a protocol error or at the end of the link."""
+"""Damaged frames: whatever bytes come, reading ends in a protocol error or at the end of the link."""
 
 import logging
 import random

@@ -135,7 +135,7 @@ def test_credit_bounds_what_is_sent(start):
     while len(sent) < 256 * 1024:
         sent += worker.expect(0x13)[8:]
     assert len(sent) == 256 * 1024
-    # Nothing may come without credit. A Pong proves that the worker reads while it waits, and sends nothing else.
+    # What comes next is exactly what the credit allows, so nothing came without it.
     worker.credit(1, 1000)
     assert len(worker.expect(0x13)[8:]) == 1000
     chunks, end = (worker.credit(1, 400000), worker.chunks(1))[1]
@@ -202,8 +202,8 @@ def test_intermediate_answers(start):
     worker = streaming(
         start,
         "for i in range(3):\n"
-        "    send(['%s%d' % (bytes(row['body']).decode(), i) for row in data], context.request_ids, 'Prediction success',"
-        " 200, context)\n"
+        "    chunks = ['%s%d' % (bytes(row['body']).decode(), i) for row in data]\n"
+        "    send(chunks, context.request_ids, 'Prediction success', 200, context)\n"
         "return ['last'] * len(data)",
     )
     worker.send(batch(item(1, part(b"a")), item(2, part(b"b"))))
@@ -231,7 +231,8 @@ def test_intermediate_answers_are_sent_at_once(start):
 def test_an_error_after_an_intermediate_answer(start):
     worker = streaming(
         start,
-        "send(['first'], context.request_ids, 'Prediction success', 200, context)\nraise PredictionException('x', 430)",
+        "send(['first'], context.request_ids, 'Prediction success', 200, context)\n"
+        "raise PredictionException('x', 430)",
     )
     assert worker.predict(part(b"")).streams
     assert worker.chunks(1) == ([b"first"], (430, True, "x"))
