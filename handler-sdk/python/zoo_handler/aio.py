@@ -55,11 +55,9 @@ class Loop:
         self._thread = threading.get_ident()
         self._loop = handler.loop
         self._done = None
-        self._link = None
 
     def run(self, link):
         """Serves until the server says Drain and all is answered. Raises LinkError when the link ends."""
-        self._link = link
         asyncio.set_event_loop(self._loop)  # asyncio.run in initialize leaves none
         self._done = self._loop.create_future()
         self._loop.add_reader(link.fileno(), self._read)
@@ -81,12 +79,10 @@ class Loop:
             self._progress()
 
     def _stop(self, cause):
-        """Ends the loop: the link is of no use any longer, or a batch could not be answered."""
-        if self._link.forked:
-            # The loop's selector is shared with the parent: this child must not touch it on its way out.
-            from zoo_handler.worker import leave
+        """Ends the loop: the link is of no use any longer, or a batch could not be answered.
 
-            leave(0)
+        The reader stays: in the child of a fork the loop's selector is shared with the parent.
+        """
         if not self._done.done():
             self._done.set_exception(cause)
 

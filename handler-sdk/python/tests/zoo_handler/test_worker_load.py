@@ -145,6 +145,13 @@ def test_the_first_cause_is_kept(start):
     assert "ts.torch_handler" not in worker.log()
 
 
+def test_the_first_cause_of_a_module_outside_of_the_archive_is_kept(start, tmp_path):
+    (tmp_path / "outside.py").write_text("import no_such_dependency\n" + CLASS)
+    found, _ = failed(start, CLASS, handler="outside", environment={"PYTHONPATH": str(tmp_path)})
+    assert found["kind"] == "error"
+    assert found["message"] == "ModuleNotFoundError: No module named 'no_such_dependency'"
+
+
 @pytest.mark.parametrize("envelope, answer", [("shout", "<M>"), (None, "m")])
 def test_envelope(start, tmp_path, envelope, answer):
     # An envelope of the user's: importable as ts.torch_handler.request_envelope.shout, made known by a

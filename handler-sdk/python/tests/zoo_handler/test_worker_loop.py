@@ -157,6 +157,16 @@ def test_cancel_drops_what_has_not_begun(start):
     assert replies[4].body == b"4"
 
 
+def test_cancel_drops_what_was_read_and_has_not_begun(start):
+    worker = start(GATED)
+    # One write, so that the worker has read both batches when the first begins.
+    worker.send(batch(item(1, part(b"1"))) + batch(item(2, part(b"2"))))
+    worker.wait_for_file("begun")
+    worker.send(cancel(2))
+    go(worker)
+    assert {i: r.cancelled for i, r in worker.replies(2).items()} == {1: False, 2: True}
+
+
 def test_cancel_of_answered_and_unknown_items_changes_nothing(start):
     worker = start(ECHO)
     assert worker.predict(part(b"a")).body == b"a"
@@ -301,6 +311,21 @@ def test_standard_input_is_empty_and_the_link_is_not_inherited(start):
         "    return data and [repr(sys.stdin.read()) + os.readlink('/proc/self/fd/0')]\n"
     )
     assert worker.text(part(b"")) == "''/dev/null"
+
+
+def test_what_was_printed_before_a_crash_is_not_lost(start):
+    worker = start(
+        "import os\n"
+        "def handle(data, context):\n"
+        "    if data is None: return\n"
+        "    print('last words')\n"
+        "    os._exit(9)\n",
+        environment={"PYTHONUNBUFFERED": ""},
+    )
+    worker.send(batch(item(1, part(b""))))
+    assert worker.receive() is None
+    assert worker.wait() == 9
+    assert "last words" in worker.log()
 
 
 def test_interrupt_from_the_terminal_is_the_servers_to_handle(start):

@@ -156,7 +156,8 @@ def test_a_chunk_larger_than_all_credit_and_any_frame(start):
 def test_a_slow_client_does_not_hold_up_another(start):
     worker = streaming(
         start,
-        "def chunks(n):\n    for i in range(n): yield b'x' * 100000\nreturn [chunks(5), chunks(2)]",
+        "def chunks(n, size):\n    for i in range(n): yield b'x' * size\n"
+        "return [chunks(5, 100000), chunks(20, 10000)]",
     )
     worker.send(batch(item(1, part(b"")), item(2, part(b""))))
     ended = None
