@@ -30,6 +30,8 @@ class AsyncService:
             answers = self.service._entry_point(data, context)
             if inspect.isawaitable(answers):
                 answers = await answers
+            if isinstance(answers, list) and len(answers) == 1 and hasattr(answers[0], "__anext__"):
+                answers = [await self._stream(answers[0], context)]
         except Exception as cause:
             code, message = failure_of(cause)
             return create_predict_response(None, request_ids, message, code)
@@ -37,6 +39,15 @@ class AsyncService:
         if problem is not None:
             return create_predict_response(None, request_ids, problem, 503)
         return create_predict_response(answers, request_ids, "Prediction success", 200, context)
+
+    async def _stream(self, pieces: Any, context: Any) -> Any:
+        """Sends all pieces but the last, which is the answer that ends the stream."""
+        last: Any = None
+        async for piece in pieces:
+            if last is not None:
+                self.service._send_intermediate([last], "Intermediate Prediction success", 200, context)
+            last = piece
+        return "" if last is None else last
 
     def run(self) -> None:
         """Serves the connection of the service's context until the frontend leaves."""

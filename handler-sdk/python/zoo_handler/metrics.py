@@ -282,6 +282,29 @@ class MetricsCache:
         self._metrics[metric.metric_type][metric_name] = metric
         return metric
 
+    def declare(self, section: Any, origin: str) -> None:
+        """Declares what the section `model_metrics` of a metrics configuration does: metric type → list of
+        metrics, each with name, unit and dimensions. `origin` says in errors where the section is from.
+        """
+        if not isinstance(section, dict):
+            raise MetricsCacheTypeError("{}: model_metrics must map metric types to lists".format(origin))
+        for type_name, metrics in section.items():
+            try:
+                kind = MetricTypes(type_name)
+            except ValueError:
+                raise MetricsCacheKeyError(
+                    "{}: metric type {!r} under model_metrics: must be counter, gauge or histogram".format(
+                        origin, type_name
+                    )
+                ) from None
+            for metric in metrics or []:
+                try:
+                    self.add_metric_to_cache(metric["name"], metric["unit"], metric["dimensions"], kind)
+                except (KeyError, TypeError) as cause:
+                    raise MetricsCacheKeyError(
+                        "{}: {} {!r}: needs name, unit and dimensions".format(origin, type_name, metric)
+                    ) from cause
+
     def get_metric(self, metric_name: str, metric_type: MetricTypes = MetricTypes.COUNTER) -> CachingMetric:
         """A declared metric."""
         kind = _metric_type(metric_type)

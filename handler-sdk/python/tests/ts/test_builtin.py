@@ -189,6 +189,12 @@ def test_explanations_of_images(classifier):
     assert torch.tensor(attributions).abs().sum() > 0
 
 
+def test_models_on_onnx_runtime_cannot_be_explained(classifier, caplog):
+    model = classifier("onnx")
+    assert model.predict({"data": picture()}, headers={"explain": "True"})[0] == 503
+    assert "explanations need gradients" in caplog.text
+
+
 def test_explanations_without_captum(classifier, monkeypatch, caplog):
     model = classifier()
     monkeypatch.setitem(__import__("sys").modules, "captum", None)

@@ -256,6 +256,14 @@ def test_wrong_configuration_files(tmp_path, content, error):
         MetricsCacheYamlImpl(str(path))
 
 
+def test_metrics_that_the_server_declares():
+    cache = MetricsCacheYamlImpl(None)
+    cache.declare(
+        {"counter": [{"name": "lemons", "unit": "count", "dimensions": ["who"]}], "gauge": None}, "Load"
+    )
+    assert cache.get_metric("lemons").dimension_names == ["who"]
+
+
 def test_configuration_file_without_a_yaml_parser(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(MetricsCachePyYamlError, match="pyyaml, which isn't installed"):

@@ -294,6 +294,22 @@ def test_worker_with_coroutines(archive, connection):
     ]
 
 
+def test_worker_with_a_stream_of_a_coroutine(archive, connection):
+    source = (
+        "class H:\n"
+        "    def initialize(self, context):\n        pass\n"
+        "    async def handle(self, data, context):\n        return [self.words()]\n"
+        "    async def words(self):\n"
+        "        for word in ('a', 'b', 'c'):\n            yield word\n"
+    )
+    frontend = connection(async_comm=True)
+    loaded(frontend, archive({"h.py": source}))
+    frontend.send(predict_frame(("r", {}, [])))
+    chunks = [parse_predict_response(frontend.receive())[2][0] for _ in range(3)]
+    assert [chunk.body for chunk in chunks] == [b"a", b"b", b"c"]
+    assert [chunk.headers["ts_stream_next"] for chunk in chunks] == ["true", "true", "false"]
+
+
 def test_worker_process(archive, tmp_path):
     name = str(tmp_path / "s.9000")
     command = [sys.executable, "-m", "ts.model_service_worker", "--sock-type", "unix", "--sock-name", name]

@@ -11,7 +11,6 @@ from zoo_handler.metrics import (
     MetricsCacheKeyError,
     MetricsCachePyYamlError,
     MetricsCacheTypeError,
-    MetricTypes,
 )
 
 from .metric_cache_abstract import MetricCacheAbstract
@@ -30,31 +29,7 @@ class MetricsCacheYamlImpl(MetricCacheAbstract):
         declared = self._parse_yaml_file(self.config_file_path).get("model_metrics")
         if declared is None:
             raise MetricsCacheKeyError("{}: the key model_metrics is missing".format(self.config_file_path))
-        if not isinstance(declared, dict):
-            raise MetricsCacheTypeError(
-                "{}: model_metrics must map metric types to lists".format(self.config_file_path)
-            )
-        for type_name, metrics in declared.items():
-            self._declare_all(type_name, metrics)
-
-    def _declare_all(self, type_name: str, metrics: Any) -> None:
-        try:
-            kind = MetricTypes(type_name)
-        except ValueError:
-            raise MetricsCacheKeyError(
-                "{}: metric type {!r} under model_metrics: must be counter, gauge or histogram".format(
-                    self.config_file_path, type_name
-                )
-            ) from None
-        for metric in metrics or []:
-            try:
-                self.add_metric_to_cache(metric["name"], metric["unit"], metric["dimensions"], kind)
-            except (KeyError, TypeError) as cause:
-                raise MetricsCacheKeyError(
-                    "{}: {} {!r}: needs name, unit and dimensions".format(
-                        self.config_file_path, type_name, metric
-                    )
-                ) from cause
+        self.declare(declared, self.config_file_path)
 
     @staticmethod
     def _parse_yaml_file(path: str) -> Dict[str, Any]:

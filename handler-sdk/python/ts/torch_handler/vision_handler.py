@@ -34,6 +34,8 @@ class VisionHandler(BaseHandler, ABC):
     def ig(self) -> Any:
         """captum's integrated gradients of the model, made when first used: only explanations need captum."""
         if self._ig is None:
+            if not callable(self.model):
+                raise RuntimeError("explanations need gradients, which a model on ONNX Runtime doesn't have")
             integrated_gradients = require_captum("explanations of images").IntegratedGradients
             self._ig = integrated_gradients(self.model)
         return self._ig
