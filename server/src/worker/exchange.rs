@@ -141,8 +141,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         }
         self.dismiss();
         self.feed(cx);
-        // After receiving: the answer that just came may have been the last.
-        self.let_go();
         if let Poll::Ready(Err(error)) = self.link.poll_flush(cx)
             && !is_closed(&error)
         {
