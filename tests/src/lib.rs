@@ -1,7 +1,7 @@
 //! What the tests of the whole share.
 //!
 //! [`unruly`] is the vocabulary of the misbehaving worker in `bin/unruly-worker.rs`; [`pools`] makes pools of it, and of Python workers, in a
-//! process of the test's own. Nothing here is part of the product.
+//! process of the test's own; [`harness`] starts the server as a program, [`http`] talks to it. Nothing here is part of the product.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,6 +11,8 @@
 
 use std::time::{Duration, Instant};
 
+pub mod harness;
+pub mod http;
 pub mod pools;
 pub mod unruly;
 
@@ -34,6 +36,21 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 /// Whether a process exists, if only as a zombie.
 pub fn exists(pid: u32) -> bool {
     std::path::Path::new(&format!("/proc/{pid}/stat")).exists()
+}
+
+/// Whether a process runs: it exists and is no zombie.
+pub fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Waits until `condition` holds, on a thread of a test without a runtime.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < end, "still not: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Sends SIGKILL to a process, which may be gone.

@@ -1,3 +1,5 @@
+//! The registry with archives on disk and no workers.
+
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,3 +1,5 @@
+//! The cache on a real file system.
+
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
