@@ -74,6 +74,7 @@ class TsModelLoader(ModelLoader):
         load = {"model": {"name": model_name, "dir": model_dir, "handler": handler}, "envelope": envelope}
         found = find_handler(load, service.context)
         found.initialize()
+        found.bind()
         service._entry_point = found.handle
         return service
 

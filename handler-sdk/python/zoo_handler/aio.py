@@ -53,7 +53,8 @@ class Loop:
         self._waiting = set()  # futures of streams without credit
         self._flushing = False  # a flush is on its way
         self._thread = threading.get_ident()
-        self._loop = handler.loop
+        # None: that the handler is asynchronous came out when it was initialised.
+        self._loop = handler.loop or asyncio.new_event_loop()
         self._done = None
 
     def run(self, link):
@@ -127,6 +128,10 @@ class Loop:
             self._begun = batch.items[-1].id
         if batch.late:
             batch.decode(self._decode_input)
+        for part in batch.by_kind():
+            self._begin_part(part)
+
+    def _begin_part(self, batch):
         ids = {item.id for item in batch.items}
         if self._inbox.cancelled:
             batch = self._replies.cancelled(batch, self._inbox.cancelled)

@@ -85,12 +85,13 @@ class Item:
 class Batch:
     """The items of one call of the handler, and ``data``: what the handler gets, one dict for each item."""
 
-    __slots__ = ("items", "data", "late", "missing", "more")
+    __slots__ = ("items", "data", "late", "explained", "missing", "more")
 
     def __init__(self):
         self.items = []
         self.data = []
         self.late = {}  # (index, name) -> content type of the values that are made when the batch begins
+        self.explained = 0  # how many of the items ask for an explanation
         self.missing = 0  # bytes of bodies that haven't come
         self.more = False  # further items follow in another frame
 
@@ -118,6 +119,16 @@ class Batch:
                 value = None
             self.data[index][name] = value
 
+    def by_kind(self):
+        """This batch, or if it is mixed, its predictions and its explanations. The values are decoded already.
+
+        Handlers written for TorchServe look at the first item to see what the whole batch asks for.
+        """
+        if not 0 < self.explained < len(self.items):
+            return [self]
+        explained = {item.id for item in self.items if item.flags & 1}
+        return [self.without(explained), self.without({item.id for item in self.items} - explained)]
+
     def without(self, ids):
         """The rest of this batch without the items of these ids. The values are decoded already."""
         rest = Batch()
@@ -125,6 +136,7 @@ class Batch:
             if item.id not in ids:
                 rest.items.append(item)
                 rest.data.append(values)
+                rest.explained += item.flags & 1
         return rest
 
 

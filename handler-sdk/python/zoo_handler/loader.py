@@ -18,16 +18,32 @@ _ASYNC_FLAGS = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR: inspect would c
 
 
 class Handler:
-    """An entry point ``handle(data, context)``, and ``initialize()`` which makes it ready."""
+    """An entry point ``handle(data, context)``, and ``initialize()`` which makes it ready.
 
-    def __init__(self, handle, initialize, asynchronous=False):
+    If ``instance`` is given, its ``handle`` is the entry point.
+    """
+
+    def __init__(self, handle, initialize, asynchronous=False, instance=None):
         self.handle = handle
         self.initialize = initialize
         self.asynchronous = asynchronous
+        self.envelope = None  # a class that wraps the entry point
+        self._instance = instance
         self.loop = None  # the event loop of an asynchronous handler
         self.decode = True  # whether values are decoded by content type
         self.concurrency = None  # the most batches that an asynchronous handler wants to have open
         self.signature = None  # what it says of its inputs and outputs
+
+    def bind(self):
+        """To be called when the handler is initialised: only then its entry point is certain.
+
+        Handlers put another one in its place in ``initialize``, as ``self.handle = MicroBatching(self)``.
+        """
+        if self._instance is not None:
+            self.handle = self._instance.handle
+            self.asynchronous = self.asynchronous or _is_async(self.handle)
+        if self.envelope is not None:
+            self.handle = self.envelope(self.handle).handle
 
 
 def make_context(load):
@@ -62,7 +78,7 @@ def find_handler(load, context):
             "a handler of zoo_handler reads requests itself: it takes no envelope, here " + envelope
         )
     if envelope:
-        handler.handle = _envelope(envelope)(handler.handle).handle
+        handler.envelope = _envelope(envelope)
     if load.get("asynchronous"):
         handler.asynchronous = True
     return handler
@@ -188,7 +204,9 @@ def _instance(kind, context):
     instance = kind()
     if not hasattr(instance, "initialize"):
         raise InvalidArchive("Expect initialize method in class {}".format(kind))
-    return Handler(instance.handle, lambda: instance.initialize(context), _is_async(instance.handle))
+    return Handler(
+        instance.handle, lambda: instance.initialize(context), _is_async(instance.handle), instance
+    )
 
 
 def _is_async(entry):

@@ -33,6 +33,10 @@ class Service:
         """Handles one batch. Its answers are in the outbox afterwards, or sent already if they stream."""
         if batch.late:
             batch.decode(self._decode_input)
+        if 0 < batch.explained < len(batch.items):
+            for part in batch.by_kind():
+                self.run(part)
+            return
         replies = self._replies
         if self._inbox.cancelled:
             batch = replies.cancelled(batch, self._inbox.cancelled)

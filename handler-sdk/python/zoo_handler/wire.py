@@ -106,6 +106,7 @@ def decode_batch(
             identity, timeout, header_size, request_size, path_size, parts, flags, _ = _item(payload, at)
             item = Item(identity, timeout, flags, payload, at + 24, request_size, path_size, header_size)
             at += 24 + request_size + path_size + header_size
+            batch.explained += flags & 1
             values = {}
             expected = 0
             index = len(items)

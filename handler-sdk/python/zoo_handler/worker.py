@@ -106,6 +106,7 @@ class Worker:
                 initialize(handler)
             else:
                 handler.initialize()
+            handler.bind()
             return handler
         except LinkError:
             raise

@@ -250,3 +250,29 @@ def test_metrics_come_before_the_answers_of_their_batch(start):
 def test_json_answers_are_indented(start):
     worker = start("def handle(data, context):\n    return data and [row['body'] for row in data]\n")
     assert worker.text(part(b"[1,0]", content_type="application/json")) == json.dumps([1, 0], indent=2)
+
+
+MIXED = """
+calls = []
+
+def handle(data, context):
+    if data is None:
+        return
+    kind = context.get_request_header(0, "explain")  # what TorchServe's handlers take for the whole batch
+    calls.append((kind, [bytes(row["body"]).decode() for row in data]))
+    return [repr(calls)] * len(data)
+"""
+
+
+@pytest.mark.parametrize("load", [{}, {"asynchronous": True, "concurrency": 4}], ids=["sync", "async"])
+def test_a_handler_gets_predictions_and_explanations_apart(start, load):
+    worker = start(MIXED if not load else MIXED.replace("def handle", "async def handle"), batch_size=4, **load)
+    kinds = [False, True, False, True]
+    worker.send(batch(*[item(n, part(b"%d" % n), explain=kind) for n, kind in enumerate(kinds, 1)]))
+    replies = worker.replies(4)
+    predictions, explanations = ("False", ["1", "3"]), ("True", ["2", "4"])
+    assert [eval(replies[n].body) for n in (1, 3)] == [[predictions]] * 2
+    assert [eval(replies[n].body) for n in (2, 4)] == [[predictions, explanations]] * 2
+    worker.send(batch(item(5, part(b"5"), explain=True), item(6, part(b"6"), explain=True)))
+    assert eval(worker.replies(2)[6].body)[2:] == [("True", ["5", "6"])]
+    worker.drain()

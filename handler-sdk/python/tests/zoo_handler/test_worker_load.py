@@ -75,6 +75,45 @@ def test_function_style_is_initialised_with_none(start):
     assert worker.text(part(b"")) == "(None, 'm')"
 
 
+REPLACED = """
+class Entry:
+    def __init__(self, kind):
+        self.kind = kind
+    def __call__(self, data, context):
+        return [self.kind + str(row["body"]) for row in data]
+
+class Handler:
+    def __init__(self):
+        self.handle = Entry("too early ")
+    def initialize(self, context):
+        self.handle = Entry("in time ")
+    def handle(self, data, context):
+        raise AssertionError("the instance has a handle of its own")
+"""
+ASYNCHRONOUS = """
+class Handler:
+    def handle(self, data, context):
+        raise AssertionError("initialize has put another one in its place")
+    def initialize(self, context):
+        self.handle = self.later
+    async def later(self, data, context):
+        return ["in time " + str(row["body"]) for row in data]
+"""
+
+
+@pytest.mark.parametrize("source", [REPLACED, ASYNCHRONOUS], ids=["object", "coroutine"])
+@pytest.mark.parametrize("load", [{}, {"asynchronous": True}], ids=["", "asynchronous"])
+def test_the_entry_point_is_that_after_initialize(start, source, load):
+    worker = start(source, handler="h.py:Handler", **load)
+    assert worker.text(part(b"1", content_type="text/plain")) == "in time 1"
+    worker.drain()
+
+
+def test_an_envelope_wraps_the_entry_point_after_initialize(start):
+    worker = start(REPLACED.replace('row["body"]', "row"), handler="h.py:Handler", envelope="body")
+    assert worker.text(part(b"1", content_type="text/plain")) == "in time 1"
+
+
 def failed(start, source="", **rest):
     worker = start(source, ready=False, **rest)
     return worker.expect_load_failed(), worker

@@ -1,8 +1,8 @@
 """Runs the stages of a handler at the same time on parts of a batch.
 
-A handler says `self.handle = MicroBatching(self, 4)` in its `__init__`. Each batch is cut into parts, and
-while one part is in `inference`, the next is in `preprocess` and the one before it in `postprocess`. Answers
-keep the order of requests.
+A handler says `self.handle = MicroBatching(self, 4)` in its `__init__` or `initialize`. Each batch is cut
+into parts, and while one part is in `inference`, the next is in `preprocess` and the one before it in
+`postprocess`. Answers keep the order of requests.
 """
 
 import threading
