@@ -127,6 +127,13 @@ pub enum Failure {
         /// Because memory ran out.
         memory: bool,
     },
+    /// The machine has fewer GPUs than one worker of the model needs.
+    NoDevices {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: Version,
+    },
     /// The default version can't be removed while others exist.
     DefaultInUse {
         /// The model.
@@ -293,6 +300,9 @@ impl Failure {
             Self::RegistrationCancelled { .. } => {
                 (S::CONFLICT, G::Aborted, "ConflictStatusException", Blame::Client)
             }
+            Self::NoDevices { .. } => {
+                (S::INTERNAL_SERVER_ERROR, G::Internal, "WorkerInitializationException", Blame::Client)
+            }
             Self::WorkersFailed { memory, .. } => (
                 memory_or(*memory, S::INTERNAL_SERVER_ERROR),
                 G::Internal,
@@ -403,6 +413,9 @@ impl fmt::Display for Failure {
             }
             Self::RegistrationCancelled { model } => write!(f, "Registration of model {model} was cancelled"),
             Self::WorkerBounds => f.write_str("max_worker cannot be less than min_worker."),
+            Self::NoDevices { model, version } => {
+                write!(f, "No enough gpu devices for model:{model} version:{version}")
+            }
             Self::WorkersFailed { model, version, .. } => {
                 let version = version.as_ref().map_or("null", Version::as_str);
                 write!(f, "Failed to start workers for model {model} version: {version}")

@@ -18,6 +18,9 @@ use zoo_server::server::{Listeners, Server, StartError, Surroundings};
 use zoo_server::shutdown::Signals;
 use zoo_server::worker::shim;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EXAMPLES: &str = "\
 Examples:
   zoo-server --model-store ./models --models all

@@ -80,8 +80,57 @@ pub struct ModelOptions {
     pub retry_on_worker_death: bool,
     /// The handler's entry point is a coroutine.
     pub asynchronous: bool,
+    /// The devices that its workers use.
+    pub devices: Devices,
     /// Threads that the libraries in each worker may use; `None` for cores ÷ workers.
     pub threads: Option<u32>,
+}
+
+/// The devices that the workers of a model use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Devices {
+    /// CPU or GPU; `None` for a GPU if there is one.
+    pub kind: Option<DeviceType>,
+    /// The GPUs to use, by number; empty for all.
+    pub ids: Vec<u32>,
+    /// How the model is spread over several GPUs.
+    pub parallel: Option<Parallel>,
+    /// GPUs for each worker of a model that is spread; 0 if workers share them.
+    pub per_worker: u32,
+}
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceType {
+    /// On the CPU.
+    Cpu,
+    /// On a GPU.
+    Gpu,
+}
+
+/// How a model is spread over several GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parallel {
+    /// By stages: one process for each GPU, started by torchrun.
+    Pipeline,
+    /// By tensors: one process for each GPU, started by torchrun.
+    Tensor,
+    /// By both.
+    PipelineAndTensor,
+    /// The handler does it itself, in one process that sees several GPUs.
+    Custom,
+}
+
+impl Parallel {
+    /// TorchServe's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pipeline => "pp",
+            Self::Tensor => "tp",
+            Self::PipelineAndTensor => "pptp",
+            Self::Custom => "custom",
+        }
+    }
 }
 
 impl Default for ModelOptions {
@@ -98,6 +147,7 @@ impl Default for ModelOptions {
             use_job_ticket: false,
             retry_on_worker_death: true,
             asynchronous: false,
+            devices: Devices::default(),
             threads: None,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fmt, io};
@@ -22,6 +22,7 @@ use crate::listen::{self, Limits, Listening};
 use crate::registry::Registry;
 use crate::sdk;
 use crate::worker::context::{WorkerContext, WorkerSettings};
+use crate::worker::gpu;
 use crate::worker::launch::Shim;
 use crate::worker::log::ModelLog;
 use crate::worker::python::Variables;
@@ -165,6 +166,7 @@ fn worker_settings(config: &Config, surroundings: Surroundings) -> Result<Worker
         dir,
         sdk: sdk::unpack(&config.cache_dir, &config.cache_dir).map_err(StartError::because)?,
         first_id: config.initial_worker_port,
+        gpus: config.number_of_gpu.unwrap_or(u32::MAX).min(gpu::detect(Path::new("/"))),
         max_response_bytes: config.max_response_size as u64,
         decode_input: config.decode_input_request,
         limit_max_image_pixels: config.limit_max_image_pixels,

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod busy;
+mod devices;
 mod drain;
 mod flow;
 mod load;

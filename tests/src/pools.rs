@@ -52,6 +52,8 @@ impl Bench {
             dir: root.to_owned(),
             sdk: root.join("../handler-sdk/python"),
             first_id: 9000,
+            // As if the machine had three: handlers are told which one is theirs, and these use none.
+            gpus: 3,
             max_response_bytes: 6_553_500,
             decode_input: true,
             limit_max_image_pixels: true,

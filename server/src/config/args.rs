@@ -49,6 +49,9 @@ pub struct Args {
     /// Number of the first worker [default: 9000]
     #[arg(long, value_name = "N")]
     pub initial_worker_port: Option<String>,
+    /// Most GPUs to use [default: all]
+    #[arg(long, value_name = "N")]
+    pub number_of_gpu: Option<String>,
     /// Largest request body [default: 6553500]
     #[arg(long, value_name = "BYTES")]
     pub max_request_size: Option<String>,

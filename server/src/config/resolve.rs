@@ -64,6 +64,7 @@ pub fn resolve(args: Args, env: impl Fn(&str) -> Option<OsString>) -> Result<Con
             0,
         ),
         initial_worker_port: from.number("initial-worker-port", args.initial_worker_port, 1).unwrap_or(9000),
+        number_of_gpu: from.number("number-of-gpu", args.number_of_gpu, 0),
         max_request_size: from.size("max-request-size", args.max_request_size, 6_553_500),
         max_response_size: from.size("max-response-size", args.max_response_size, 6_553_500),
         enable_model_api: !no_api,

@@ -34,6 +34,7 @@ pub(super) fn context() -> Arc<WorkerContext> {
         dir: "/".into(),
         sdk: "/nonexistent".into(),
         first_id: 9000,
+        gpus: 0,
         max_response_bytes: 1 << 20,
         decode_input: true,
         limit_max_image_pixels: true,

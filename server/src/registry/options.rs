@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::register::Registration;
 use crate::config::{Config, Origin};
-use crate::model::ModelOptions;
+use crate::model::{DeviceType, Devices, ModelOptions, Parallel};
 
 /// The settled values of a model version.
 #[derive(Debug)]
@@ -63,6 +63,7 @@ pub(super) fn settle(keys: &Map<String, Value>, given: &Registration, config: &C
         use_job_ticket: from.own("useJobTicket", defaults.use_job_ticket, Sources::truth),
         retry_on_worker_death: from.own("retryOnWorkerDeath", defaults.retry_on_worker_death, Sources::truth),
         asynchronous: from.own("asyncCommunication", defaults.asynchronous, Sources::truth),
+        devices: from.devices(),
         threads: from.maybe("threads", None, |k, name| k.count(name, 1)),
     };
     let workers = from.workers();
@@ -156,6 +157,48 @@ impl Sources<'_> {
         value.as_bool()
     }
 
+    fn devices(&mut self) -> Devices {
+        let kind = self.word("deviceType", &[("cpu", DeviceType::Cpu), ("gpu", DeviceType::Gpu)]);
+        let parallel = self.word(
+            "parallelType",
+            &[Parallel::Pipeline, Parallel::Tensor, Parallel::PipelineAndTensor, Parallel::Custom]
+                .map(|parallel| (parallel.as_str(), parallel)),
+        );
+        let ids = self.device_ids();
+        // A block for torchrun says how many processes, and so GPUs, a worker has; the key of its own counts without one.
+        let torchrun = self.keys.get("torchrun").and_then(Value::as_object);
+        let level = match torchrun.and_then(|torchrun| torchrun.get("nproc-per-node")).and_then(Value::as_u64)
+        {
+            Some(processes) => u32::try_from(processes).ok(),
+            None => self.count("parallelLevel", 0),
+        };
+        let per_worker = if parallel.is_some() { level.unwrap_or(1).max(1) } else { 0 };
+        Devices { kind, ids, parallel, per_worker }
+    }
+
+    fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
+        let value = self.keys.get(name).filter(|value| !value.is_null())?;
+        let found =
+            words.iter().find(|(word, _)| value.as_str().is_some_and(|text| text.eq_ignore_ascii_case(word)));
+        if found.is_none() {
+            let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            self.warn(name, value, &format!("one of {}", known.join(", ")));
+        }
+        found.map(|(_, meaning)| *meaning)
+    }
+
+    fn device_ids(&mut self) -> Vec<u32> {
+        let Some(value) = self.keys.get("deviceIds").filter(|value| !value.is_null()) else {
+            return Vec::new();
+        };
+        let number = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids: Option<Vec<u32>> = value.as_array().and_then(|ids| ids.iter().map(number).collect());
+        if ids.is_none() {
+            self.warn("deviceIds", value, "a list of whole numbers from 0");
+        }
+        ids.unwrap_or_default()
+    }
+
     /// `minWorkers` and `maxWorkers`, each of which stands for the other as in a scale request.
     fn workers(&mut self) -> Option<(u32, u32)> {
         let least = self.worker_count("minWorkers").map(|count| count.max(1));
@@ -226,6 +269,7 @@ mod tests {
     fn each_key_of_the_archive_has_its_range() {
         let d =
             ModelOptions { response_timeout: config().default_response_timeout, ..ModelOptions::default() };
+        let devices = |devices| ModelOptions { devices, ..d.clone() };
         let cases: Vec<(Value, ModelOptions)> = vec![
             (
                 json!({"maxBatchDelay": 0}),
@@ -242,6 +286,19 @@ mod tests {
             ),
             (json!({"asyncCommunication": true}), ModelOptions { asynchronous: true, ..d.clone() }),
             (json!({"threads": 2}), ModelOptions { threads: Some(2), ..d.clone() }),
+            (
+                json!({"deviceType": "cpu", "deviceIds": [1, 3]}),
+                devices(Devices { kind: Some(DeviceType::Cpu), ids: vec![1, 3], ..Devices::default() }),
+            ),
+            (json!({"parallelLevel": 4}), d.clone()),
+            (
+                json!({"parallelType": "custom", "parallelLevel": 4}),
+                devices(Devices { parallel: Some(Parallel::Custom), per_worker: 4, ..Devices::default() }),
+            ),
+            (
+                json!({"parallelType": "tp", "parallelLevel": 4, "torchrun": {"nproc-per-node": 2}}),
+                devices(Devices { parallel: Some(Parallel::Tensor), per_worker: 2, ..Devices::default() }),
+            ),
             (json!({"batchSize": null}), d.clone()),
             (json!({"handler": {"profile": true}, "batchsize": 3}), d.clone()),
         ];
@@ -278,6 +335,11 @@ mod tests {
             (
                 json!({"jobQueueSize": [1]}),
                 "jobQueueSize: [1] is ignored; it must be a whole number from 1 to",
+            ),
+            (json!({"deviceType": "tpu"}), r#"deviceType: "tpu" is ignored; it must be one of cpu, gpu"#),
+            (
+                json!({"deviceIds": [0, "x"]}),
+                r#"deviceIds: [0,"x"] is ignored; it must be a list of whole numbers from 0"#,
             ),
             (json!({"useJobTicket": "yes"}), r#"useJobTicket: "yes" is ignored; it must be true or false"#),
             (

@@ -287,6 +287,10 @@ impl Way {
         match version.pool.scale(min, max).await {
             _ if !registry.models.load().holds(&version) => Err(self.entry.registering.failure()),
             Scaled::Done { .. } => Ok(Registered::Ready { model, version: number, workers: min }),
+            Scaled::NoDevices => {
+                registry.withdraw(&version).await;
+                Err(Failure::NoDevices { model, version: number })
+            }
             // Somebody scaled it in the meantime, so it is wanted.
             Scaled::Superseded => Ok(Registered::Processing),
             Scaled::Failed { memory, reason } => {

@@ -77,6 +77,9 @@ impl Registry {
         let scaled = tokio::spawn(async move { pool.scale(min, max).await }).await;
         match scaled.map_err(|error| lost(&error))? {
             Scaled::Done { .. } => Ok(ScaleReport::Done { workers: min }),
+            Scaled::NoDevices => {
+                Err(Failure::NoDevices { model: found.name.clone(), version: found.version.clone() })
+            }
             Scaled::Superseded => Ok(ScaleReport::InProgress),
             Scaled::Failed { memory, reason } => {
                 warn!(model, version = %found.version, "failed to start workers: {reason}");

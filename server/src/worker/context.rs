@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::exchange::Sink;
+use super::gpu::Gpus;
 use super::launch::{Launcher, Shim, StartError};
 use super::output::LineSink;
 use super::python::{Hidden, NoPython, Python, Search, Threads, Variables};
@@ -29,6 +30,8 @@ pub struct WorkerSettings {
     pub sdk: PathBuf,
     /// The number of the first worker.
     pub first_id: u32,
+    /// The GPUs that workers may use.
+    pub gpus: u32,
     /// The largest answer of a worker.
     pub max_response_bytes: u64,
     /// JSON and text are decoded before handlers see them.
@@ -48,6 +51,7 @@ pub struct WorkerContext {
     pub(super) settings: WorkerSettings,
     pub(super) launcher: Launcher,
     pub(super) hidden: Hidden,
+    pub(super) gpus: Gpus,
     python: Result<Python, NoPython>,
     python3: Result<Python, NoPython>,
     next_id: AtomicU32,
@@ -77,10 +81,12 @@ impl WorkerContext {
         let (python, python3) = (search.python(), search.python3());
         let launcher = Launcher::start(settings.shim.clone()).map_err(ContextError::Launcher)?;
         let next_id = AtomicU32::new(settings.first_id);
+        let gpus = Gpus::new(settings.gpus);
         Ok(Arc::new(Self {
             settings,
             launcher,
             hidden,
+            gpus,
             python,
             python3,
             next_id,

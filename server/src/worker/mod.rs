@@ -6,6 +6,7 @@
 pub mod context;
 pub mod exchange;
 pub mod floor;
+pub mod gpu;
 pub mod inflight;
 pub mod launch;
 pub mod link;

@@ -17,6 +17,7 @@ use zoo_proto::wire::{Frame, Incoming, Kind, WireError};
 use super::context::WorkerContext;
 use super::exchange::{Ended, Exchange, Terms};
 use super::floor::Floor;
+use super::gpu::Assigned;
 use super::link::{Filled, Link};
 use super::loss::{Circumstances, Loss, settle_lost};
 use super::orders::{Order, Orders};
@@ -44,6 +45,8 @@ pub(super) struct Owner {
     pub(super) floor: Arc<Floor>,
     pub(super) board: Arc<Board>,
     pub(super) orders: Orders,
+    /// The device that its processes use, one after the other.
+    pub(super) assigned: Assigned,
 }
 
 /// A process and what is being said with it.
@@ -148,7 +151,8 @@ impl Owner {
     async fn launch(&self, live: &mut Option<Live>) -> Result<Event, Loss> {
         let deadline = Instant::now() + self.spec.options.startup_timeout;
         self.board.update(|published| published.started = SystemTime::now());
-        let launch = runtime::launch_spec(&self.context, &self.spec, &self.name).map_err(Loss::Launch)?;
+        let launch = runtime::launch_spec(&self.context, &self.spec, &self.name, &self.assigned)
+            .map_err(Loss::Launch)?;
         let launched = tokio::select! {
             () = self.orders.dismissed() => return Ok(Event::Dismissed),
             launched = self.context.launcher.launch(launch) => launched.map_err(|error| Loss::Launch(error.to_string()))?,
@@ -179,7 +183,7 @@ impl Owner {
     async fn load(&self, live: &mut Option<Live>) -> Result<Event, Loss> {
         let Some(Live { talk: Talk::Starting(link), .. }) = live else { return Err(Loss::Gone) };
         let deadline = Instant::now() + self.spec.options.startup_timeout;
-        runtime::load(&self.context, &self.spec, &self.name).encode(&mut link.outbox);
+        runtime::load(&self.context, &self.spec, &self.name, &self.assigned).encode(&mut link.outbox);
         let Some(being) = live else { return Err(Loss::Gone) };
         let Some(frame) = self.hear(being, "loaded model", deadline).await? else {
             return Ok(Event::Dismissed);

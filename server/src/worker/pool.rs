@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::context::WorkerContext;
 use super::floor::{Crew, Floor};
+use super::gpu::Turns;
 use super::orders::Orders;
 use super::owner::Owner;
 use super::state::WorkerState;
@@ -45,6 +46,8 @@ pub enum Scaled {
         /// Why, traceback included.
         reason: String,
     },
+    /// The machine has fewer GPUs than one worker needs.
+    NoDevices,
     /// Another scaling came in between.
     Superseded,
 }
@@ -71,6 +74,8 @@ pub struct Pool {
     context: Arc<WorkerContext>,
     floor: Arc<Floor>,
     staff: Mutex<Staff>,
+    /// Whose turn it is among the model's own devices.
+    turns: Turns,
     /// Counts scalings, so that a later one is noticed by one that waits.
     generation: AtomicU64,
     /// No worker has been ready for so long that waiting for one makes no sense.
@@ -126,6 +131,7 @@ impl Pool {
             spec,
             context,
             staff: Mutex::default(),
+            turns: Turns::default(),
             generation: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
         });
@@ -183,6 +189,9 @@ impl Pool {
     /// Brings the number of workers between `min` and `max` and waits until those wanted are ready or have failed,
     /// and the others are gone.
     pub async fn scale(&self, min: u32, max: u32) -> Scaled {
+        if min > 0 && self.context.gpus.room_for(&self.spec.options.devices) == Some(0) {
+            return Scaled::NoDevices;
+        }
         let begun = self.begin(min, max);
         self.finish(begun).await
     }
@@ -218,6 +227,9 @@ impl Pool {
         if staff.stopped {
             return Vec::new();
         }
+        // A model that is spread over several GPUs has no more workers than sets of them.
+        let room = self.context.gpus.room_for(&self.spec.options.devices).unwrap_or(u32::MAX);
+        let (min, max) = (min.min(room), max.min(room));
         (staff.min, staff.max) = (min, max);
         let wanted = (staff.members.len() as u32).clamp(min, max.max(min)) as usize;
         let mut leaving = Vec::new();
@@ -238,7 +250,8 @@ impl Pool {
     fn hire(&self) -> Member {
         self.floor.hire();
         let id = self.context.number();
-        let board = Arc::new(Board::new());
+        let assigned = self.context.gpus.assign(&self.spec.options.devices, &self.turns);
+        let board = Arc::new(Board::new(assigned.clone()));
         let orders = Orders::default();
         let owner = Owner {
             name: WorkerName { id, model: self.spec.name.clone(), version: self.spec.version.clone() },
@@ -247,6 +260,7 @@ impl Pool {
             floor: self.floor.clone(),
             board: board.clone(),
             orders: orders.clone(),
+            assigned,
         };
         Member { id, board, orders, task: tokio::spawn(owner.run()) }
     }
@@ -274,6 +288,11 @@ impl Pool {
         Scaled::Done { ready }
     }
 
+    /// Whether its workers use a GPU.
+    pub fn uses_gpu(&self) -> bool {
+        self.context.gpus.used_by(&self.spec.options.devices)
+    }
+
     /// The bounds in force.
     pub fn bounds(&self) -> (u32, u32) {
         let staff = self.staff.lock();
@@ -293,7 +312,7 @@ impl Pool {
             state: published.state,
             started: published.started,
             pid: published.pid,
-            gpu: None,
+            gpu: published.assigned.gpu,
             healthy: published.state != WorkerState::Failed
                 && published.failing_since.is_none_or(|since| now < since + patience),
             last_failure: published.last_failure,

@@ -187,6 +187,12 @@ pub enum Threads {
 /// the libraries that are written in Rust, such as tokenizers.
 const THREAD_VARIABLES: [&str; 2] = ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"];
 
+/// A worker that gets and frees a large body with every request should keep the pages: handing them back to the kernel and
+/// faulting them in again costs more than copying the body. These are glibc's variables; 32 MiB may stay, and what is larger
+/// than 4 MiB goes back at once.
+const ALLOCATOR_VARIABLES: [(&str, &str); 2] =
+    [("MALLOC_MMAP_THRESHOLD_", "4194304"), ("MALLOC_TRIM_THRESHOLD_", "33554432")];
+
 impl WorkerEnvironment<'_> {
     /// How the worker's environment differs from the server's. The SDK isn't in it: the worker starts as a script in
     /// the SDK's directory, which is the first entry of its import path for that reason.
@@ -204,6 +210,9 @@ impl WorkerEnvironment<'_> {
             if wins || !self.passes(name) {
                 env.set(name, threads.to_string());
             }
+        }
+        if !ALLOCATOR_VARIABLES.iter().any(|(name, _)| self.passes(name)) {
+            ALLOCATOR_VARIABLES.iter().for_each(|(name, value)| env.set(name, *value));
         }
         for (name, value) in [
             ("TS_DECODE_INPUT_REQUEST", self.decode_input_request),
@@ -402,6 +411,8 @@ mod tests {
         let built = build(&given, &Hidden::default(), TWO, Some("/m/src"));
         let expected = variables(&[
             ("HOME", "/root"),
+            ("MALLOC_MMAP_THRESHOLD_", "4194304"),
+            ("MALLOC_TRIM_THRESHOLD_", "33554432"),
             ("OMP_NUM_THREADS", "2"),
             ("PYTHONPATH", "/m:/m/src:/lib::/x"),
             ("RAYON_NUM_THREADS", "2"),
@@ -410,6 +421,14 @@ mod tests {
             ("TS_IPEX_GPU_ENABLE", "false"),
         ]);
         assert_eq!(built, expected);
+    }
+
+    #[test]
+    fn a_user_who_tunes_the_allocator_is_left_alone() {
+        let given = variables(&[("MALLOC_TRIM_THRESHOLD_", "1")]);
+        let built = build(&given, &Hidden::default(), TWO, None);
+        assert_eq!(built.get(OsStr::new("MALLOC_TRIM_THRESHOLD_")).unwrap(), "1");
+        assert_eq!(built.get(OsStr::new("MALLOC_MMAP_THRESHOLD_")), None);
     }
 
     #[test]

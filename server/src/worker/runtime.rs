@@ -5,9 +5,10 @@ use std::path::{Component, Path, PathBuf};
 use zoo_proto::wire::start::{Load, LoadModel};
 
 use super::context::WorkerContext;
+use super::gpu::Assigned;
 use super::launch::LaunchSpec;
 use super::python::WorkerEnvironment;
-use crate::model::{ModelSpec, Runtime};
+use crate::model::{ModelSpec, Parallel, Runtime};
 use crate::name::WorkerName;
 
 /// Batches that a concurrent handler may have open at a time if the model's batch size doesn't say.
@@ -24,7 +25,17 @@ pub(super) fn launch_spec(
     context: &WorkerContext,
     spec: &ModelSpec,
     name: &WorkerName,
+    assigned: &Assigned,
 ) -> Result<LaunchSpec, String> {
+    if let Some(parallel @ (Parallel::Pipeline | Parallel::Tensor | Parallel::PipelineAndTensor)) =
+        spec.options.devices.parallel
+    {
+        let parallel = parallel.as_str();
+        return Err(format!(
+            "parallelType {parallel} needs one process for each GPU, started by torchrun, which this server doesn't do; \
+             with parallelType custom the handler gets all its GPUs in one process"
+        ));
+    }
     let handler = spec.handler.as_deref().unwrap_or_default();
     let name = name.to_string();
     let mut launch = match spec.runtime {
@@ -47,6 +58,10 @@ pub(super) fn launch_spec(
         ipex_gpu: false,
     }
     .build();
+    if let Some(visible) = &assigned.visible {
+        let visible: Vec<_> = visible.iter().map(ToString::to_string).collect();
+        launch.env.set("CUDA_VISIBLE_DEVICES", visible.join(","));
+    }
     Ok(launch)
 }
 
@@ -59,7 +74,12 @@ fn handler_dir(model_dir: &Path, handler: &str) -> Option<PathBuf> {
 }
 
 /// What a worker is told to load.
-pub(super) fn load(context: &WorkerContext, spec: &ModelSpec, name: &WorkerName) -> Load {
+pub(super) fn load(
+    context: &WorkerContext,
+    spec: &ModelSpec,
+    name: &WorkerName,
+    assigned: &Assigned,
+) -> Load {
     let options = &spec.options;
     Load {
         model: LoadModel {
@@ -72,7 +92,7 @@ pub(super) fn load(context: &WorkerContext, spec: &ModelSpec, name: &WorkerName)
         },
         worker: name.to_string(),
         batch_size: options.batch_size,
-        gpu: None,
+        gpu: assigned.gpu,
         envelope: spec.envelope.clone(),
         concurrency: concurrency(spec),
         asynchronous: options.asynchronous,

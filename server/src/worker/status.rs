@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::gpu::Assigned;
 use super::state::WorkerState;
 
 /// A worker as describe and readiness show it.
@@ -37,6 +38,7 @@ pub(super) struct Published {
     pub(super) pid: Option<u32>,
     pub(super) failing_since: Option<Instant>,
     pub(super) last_failure: Option<String>,
+    pub(super) assigned: Assigned,
     /// The last loss was for want of memory.
     pub(super) out_of_memory: bool,
 }
@@ -49,13 +51,14 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(assigned: Assigned) -> Self {
         let published = Published {
             state: WorkerState::Starting,
             started: SystemTime::now(),
             pid: None,
             failing_since: None,
             last_failure: None,
+            assigned,
             out_of_memory: false,
         };
         Self { published: Mutex::new(published), changed: watch::Sender::new(()) }

@@ -28,6 +28,7 @@ impl Bench {
             dir: root.clone(),
             sdk: root.join("../handler-sdk/python"),
             first_id: 9000,
+            gpus: 0,
             max_response_bytes: 6_553_500,
             decode_input: true,
             limit_max_image_pixels: true,

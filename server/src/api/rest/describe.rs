@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::model::ModelSpec;
+use crate::model::{ModelSpec, Parallel};
 use crate::registry::{ModelVersion, Registering};
 use crate::request::{Answer, AnswerBody};
 use crate::worker::state::WorkerState;
@@ -69,6 +69,8 @@ struct Options {
     parallel_type: &'static str,
     parallel_level: u32,
     device_type: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    device_ids: Vec<u32>,
     continuous_batching: bool,
     use_job_ticket: bool,
     use_venv: bool,
@@ -137,7 +139,7 @@ impl Registered {
         let (min_workers, max_workers) = version.pool.bounds();
         let workers = version.pool.workers();
         let queue = version.pool.queue();
-        let gpu = workers.iter().any(|worker| worker.gpu.is_some());
+        let gpu = version.pool.uses_gpu();
         Self {
             model_name: version.name.to_string(),
             model_version: version.version.to_string(),
@@ -184,9 +186,10 @@ impl Options {
             startup_timeout: options.startup_timeout.as_secs(),
             max_retry_timeout_in_sec: options.max_retry_timeout.as_secs(),
             client_timeout_in_mills: options.client_timeout.map_or(0, millis),
-            parallel_type: "",
-            parallel_level: 0,
+            parallel_type: options.devices.parallel.map_or("", Parallel::as_str),
+            parallel_level: options.devices.per_worker,
             device_type: if gpu { "gpu" } else { "cpu" },
+            device_ids: options.devices.ids.clone(),
             continuous_batching: false,
             use_job_ticket: options.use_job_ticket,
             use_venv: false,
