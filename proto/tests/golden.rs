@@ -45,6 +45,7 @@ fn load() -> Load {
         decode_input: true,
         limit_max_image_pixels: true,
         max_response_bytes: 6_553_500,
+        max_request_bytes: None,
         headers: BTreeMap::from([("sequence_id".into(), "ts_request_sequence_id".into())]),
     }
 }
@@ -262,6 +263,8 @@ fn decoding_gives_what_was_encoded() {
     let (items, more) = decode_batch(&frame_of("batch")).unwrap();
     assert!(!more);
     assert_eq!(items[0].headers.get("content-type").unwrap(), "application/json");
+    let entries: Vec<_> = items[0].headers.entries().collect();
+    assert_eq!(entries, [("content-type", &b"application/json"[..]), ("x-a", &b""[..])]);
     assert_eq!(items[1].parts[0].body.as_deref(), Some(&b"\x89PNG\0"[..]));
     assert_eq!((items[1].parts[1].body.as_ref(), items[1].parts[1].length), (None, INLINE_UP_TO as u64 + 1));
     let reply = decode_reply(&frame_of("reply")).unwrap();

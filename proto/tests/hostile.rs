@@ -1,7 +1,5 @@
 //! A peer that lies: every case ends in an error, none in a panic, a hang or an allocation of what it claims.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 use bytes::{BufMut, Bytes, BytesMut};
 use zoo_proto::wire::answer::{Outcome, decode_chunk, decode_end, decode_reply, encode_reply};
 use zoo_proto::wire::batch::{decode_batch, decode_cancel, decode_credit, decode_describe, encode_body};

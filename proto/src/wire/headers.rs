@@ -43,6 +43,11 @@ impl HeaderBlock {
         HeaderIter { rest: self.0.clone() }
     }
 
+    /// The entries, in order, borrowed; ends where the block is broken.
+    pub fn entries(&self) -> Entries<'_> {
+        Entries { rest: &self.0 }
+    }
+
     /// The value of the last entry with this name.
     pub fn get(&self, name: &str) -> Option<Bytes> {
         self.iter().filter_map(Result::ok).filter(|(key, _)| key == name).map(|(_, value)| value).last()
@@ -89,5 +94,40 @@ impl Iterator for HeaderIter {
             self.rest.clear();
         }
         Some(entry)
+    }
+}
+
+/// Iterates over a block without allocating. Entries whose name isn't UTF-8 are passed over.
+#[derive(Debug, Clone)]
+pub struct Entries<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Entries<'a> {
+    fn field(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (field, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(field)
+    }
+
+    fn entry(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let mut length = self.field(2)?;
+        let name = self.field(usize::from(length.get_u16_le()))?;
+        let mut length = self.field(4)?;
+        let value = self.field(length.get_u32_le() as usize)?;
+        Some((name, value))
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (name, value) = self.entry()?;
+            if let Ok(name) = std::str::from_utf8(name) {
+                return Some((name, value));
+            }
+        }
     }
 }

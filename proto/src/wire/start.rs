@@ -68,6 +68,9 @@ pub struct Load {
     pub limit_max_image_pixels: bool,
     /// The largest answer that will be accepted.
     pub max_response_bytes: u64,
+    /// The largest request: what the parts of an item may declare together. `None`: no limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_request_bytes: Option<u64>,
     /// Names of the sequence headers.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::process::{Pid, getpid};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +26,9 @@ use super::{oom, process, reaper, shim};
 
 /// Requests that may wait for the launcher thread; more wait in their own tasks.
 const WAITING: usize = 16;
+
+/// What a link holds on its way: a body of a megabyte crosses it in one go rather than in ten.
+const LINK_BUFFER: usize = 1 << 20;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -190,6 +194,10 @@ fn spawn(shim: &Shim, spec: &LaunchSpec) -> Result<Parts, LaunchError> {
     let socket = || {
         let (link, worker_end) = UnixStream::pair()?;
         link.set_nonblocking(true)?;
+        for end in [&link, &worker_end] {
+            // Only speed depends on it: the kernel gives what its limits allow.
+            let _ = set_socket_send_buffer_size(end, LINK_BUFFER);
+        }
         Ok((link, worker_end))
     };
     let (link, worker_end) = socket().map_err(|error| failed(LaunchErrorKind::Link(error)))?;

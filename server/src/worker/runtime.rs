@@ -100,6 +100,7 @@ pub(super) fn load(
         decode_input: context.settings.decode_input,
         limit_max_image_pixels: context.settings.limit_max_image_pixels,
         max_response_bytes: context.settings.max_response_bytes,
+        max_request_bytes: None,
         headers: [
             ("sequence_id", "ts_request_sequence_id"),
             ("sequence_start", "ts_request_sequence_start"),
