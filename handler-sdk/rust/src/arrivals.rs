@@ -147,7 +147,8 @@ impl Arrivals {
 
     /// Gets ready for the bodies that follow in frames of their own; returns how many there are.
     fn expect_bodies(&mut self, item: &mut ReceivedItem) -> Result<usize, Halt> {
-        let declared = item.parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.length));
+        let deferred = item.parts.iter().filter(|part| part.body.is_none());
+        let declared = deferred.fold(0_u64, |sum, part| sum.saturating_add(part.length));
         let limit = self.limit.unwrap_or(u64::MAX);
         if declared > limit {
             let text = format!("request {} declares {declared} bytes, the limit is {limit}", item.request_id);

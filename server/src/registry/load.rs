@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use tracing::{debug, warn};
 use zoo_archiver::{MANIFEST, Manifest, ManifestError};
 
+use super::native;
 use super::options;
 use super::register::Registration;
 use super::yaml;
@@ -51,6 +52,10 @@ pub(super) fn load(
     }
     debug!(model = name, version, "{}", settled.origins.join(", "));
     let handler = given.handler.clone().filter(|handler| !handler.is_empty()).or(manifest.model.handler);
+    if runtime == Runtime::Native {
+        native::check(dir, handler.as_deref(), manifest.target.as_deref())
+            .map_err(|message| Failure::InvalidArchive { message })?;
+    }
     let spec = ModelSpec {
         manifest: raw.unwrap_or_else(
             || json!({"runtime": runtime.as_str(), "model": {"modelName": name, "modelVersion": version}}),
@@ -98,10 +103,13 @@ fn runtime(given: Option<&str>, manifest: &Manifest) -> Result<Runtime, Failure>
     let message = match named {
         zoo_archiver::Runtime::Python => return Ok(Runtime::Python),
         zoo_archiver::Runtime::Python3 => return Ok(Runtime::Python3),
+        zoo_archiver::Runtime::Native => return Ok(Runtime::Native),
         zoo_archiver::Runtime::Lsp => "Runtime LSP (the C++ backend of TorchServe) can't be served here. \
                                        Write the handler in Python and use runtime python."
             .to_owned(),
-        other => format!("Runtime {other} can't be served by this build. It serves python and python3."),
+        other => {
+            format!("Runtime {other} can't be served by this build. It serves python, python3 and native.")
+        }
     };
     Err(Failure::InvalidArchive { message })
 }
@@ -138,6 +146,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
     use crate::registry::fixture::config;
@@ -215,12 +224,12 @@ mod tests {
             (
                 manifest("onnx", ""),
                 None,
-                "Runtime onnx can't be served by this build. It serves python and python3.",
+                "Runtime onnx can't be served by this build. It serves python, python3 and native.",
             ),
             (
                 manifest("native", ""),
                 None,
-                "Runtime native can't be served by this build. It serves python and python3.",
+                "Runtime native needs a handler: the name of a program in the archive.",
             ),
             (manifest("python", "c.yaml"), None, yaml),
             (manifest("python", "c.yaml"), Some("a: [1"), yaml),
@@ -233,6 +242,19 @@ mod tests {
             let failure = load(dir.path(), &Registration::of("x"), None, &config()).unwrap_err();
             assert_eq!(failure, Failure::InvalidArchive { message: expected.to_owned() }, "{text}");
         }
+    }
+
+    #[test]
+    fn a_native_handler_is_a_program() {
+        let manifest = r#"{"runtime": "native", "model": {"modelName": "m", "handler": "run"}}"#;
+        let dir = folder(Some(manifest), None);
+        let load = || load(dir.path(), &Registration::of("x"), None, &config());
+        let message = "Handler run of runtime native must be a file of the archive.".to_owned();
+        assert_eq!(load().unwrap_err(), Failure::InvalidArchive { message });
+        fs::write(dir.path().join("run"), "").unwrap();
+        fs::set_permissions(dir.path().join("run"), fs::Permissions::from_mode(0o700)).unwrap();
+        let spec = load().unwrap().spec;
+        assert_eq!((spec.runtime, spec.handler.as_deref()), (Runtime::Native, Some("run")));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 mod cache;
 mod load;
+mod native;
 mod options;
 mod register;
 mod scale;

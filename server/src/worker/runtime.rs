@@ -100,6 +100,7 @@ pub(super) fn load(
         decode_input: context.settings.decode_input,
         limit_max_image_pixels: context.settings.limit_max_image_pixels,
         max_response_bytes: context.settings.max_response_bytes,
+        // The front has bounded what it read; what it makes of it, such as tensors out of JSON, may be larger.
         max_request_bytes: None,
         headers: [
             ("sequence_id", "ts_request_sequence_id"),
