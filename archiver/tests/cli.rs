@@ -89,7 +89,7 @@ fn wrong_usage_is_2_and_names_the_flag() {
         ("--model-name m --version 1 --handler h --archive-format rar", "possible values"),
         ("--model-name m --version 1 --handler h --bogus", "--bogus"),
         ("extract out", "<FOLDER>"),
-        ("init x --template rust", "[possible values: python, torchscript, onnx]"),
+        ("init x --template cobol", "[possible values: python, torchscript, onnx, rust]"),
     ];
     for (args, expected) in cases {
         let (code, error) = outcome(&zoo(&project, args));
@@ -134,6 +134,11 @@ fn failures_are_1_with_the_texts_of_the_peer() {
           .tar.gz with \"\\x1f\\x8b\"",
         ),
         ("init a", "a already exists; name a folder that doesn't"),
+        ("init n --sdk a", "--sdk is for --template rust"),
+        (
+            "init n --template rust --sdk a",
+            "--sdk a is not the folder of zoo-handler; name handler-sdk/rust of a checkout",
+        ),
     ];
     for (args, expected) in cases {
         assert_eq!(outcome(&zoo(&project, args)), (1, format!("ERROR - {expected}\n")), "{args}");
@@ -313,6 +318,23 @@ fn every_template_packs_by_its_own_readme() {
         assert!(stdout(&verified).contains("sound"), "{template}");
         serde_json::from_slice::<serde_json::Value>(&fs::read(folder.join("request.json")).unwrap()).unwrap();
     }
+}
+
+#[test]
+fn the_rust_template_names_its_sdk() {
+    let project = Project::new();
+    assert_eq!(outcome(&zoo(&project, "init linear --template rust")).0, 0);
+    let sdk =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../handler-sdk/rust").canonicalize().unwrap();
+    assert_eq!(outcome(&zoo(&project, &format!("init near --template rust --sdk {}", sdk.display()))).0, 0);
+    let line = |name: &str| {
+        let text = fs::read_to_string(project.path(name).join("Cargo.toml")).unwrap();
+        text.lines().find(|line| line.starts_with("zoo-handler")).unwrap().to_owned()
+    };
+    assert_eq!(line("linear"), format!("zoo-handler = \"{}\"", env!("CARGO_PKG_VERSION")));
+    assert_eq!(line("near"), format!("zoo-handler = {{ path = \"{}\" }}", sdk.display()));
+    let main = fs::read_to_string(project.path("near").join("src/main.rs")).unwrap();
+    assert!(main.starts_with("//! The handler of near: "), "{main}");
 }
 
 /// The indented lines of a README, continuations joined.

@@ -3,5 +3,6 @@
 
 mod ends;
 mod life;
+mod native;
 mod registration;
 mod requests;

@@ -16,7 +16,7 @@ use zoo_proto::wire::{Kind, STREAM_CREDIT};
 use peer::{Peer, item, load_frame};
 
 #[test]
-#[ignore = "this is the worker that the other tests start"]
+#[ignore = "runs as a child of another test"]
 fn worker_process() {
     unruly::serve();
 }
