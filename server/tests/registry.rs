@@ -196,7 +196,7 @@ async fn shutdown_ends_all_workers() {
     let versions = ["1", "2"].map(|version| place.registry.resolve("m", Some(version)).unwrap());
     place.registry.shutdown(Duration::from_secs(10)).await;
     assert!(versions.iter().all(|version| version.pool.workers().is_empty()));
-    assert_eq!(place.predict(None).await.unwrap_err().row().status, 503);
+    assert_eq!(place.predict(None).await, Err(Failure::ShuttingDown));
     let late = Scaling { min: Some(1), max: None, synchronous: true };
     assert_eq!(place.registry.scale("m", None, late).await, Ok(ScaleReport::InProgress));
     assert!(versions[0].pool.workers().is_empty());

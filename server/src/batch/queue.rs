@@ -236,6 +236,11 @@ impl Queue {
         self.inner.lock().closed = Some(failure);
     }
 
+    /// Why everything is refused, if it is.
+    pub fn closed(&self) -> Option<Failure> {
+        self.inner.lock().closed.clone()
+    }
+
     /// Accepts again.
     pub fn reopen(&self) {
         self.inner.lock().closed = None;

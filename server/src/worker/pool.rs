@@ -171,7 +171,9 @@ impl Pool {
 
     fn enqueue(&self, request: Request, task: Task, version_named: bool) -> Result<Pending, Failure> {
         if self.stalled.load(Ordering::Relaxed) || self.staff.lock().members.is_empty() {
-            return Err(self.unavailable(version_named, Unavailable::NoWorker));
+            // A pool that was stopped has no workers either, but that isn't why.
+            let closed = self.floor.queue.closed();
+            return Err(closed.unwrap_or_else(|| self.unavailable(version_named, Unavailable::NoWorker)));
         }
         let (promise, pending) = ticket(request.deadline);
         match self.floor.queue.push(Job::new(request, task, version_named, promise)) {
