@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::CacheError;
+use super::shared::Shared;
 
 /// How many digests are remembered. Far more than a model store has archives.
 const MAX_DIGESTS: usize = 4096;
@@ -66,6 +67,9 @@ pub(super) struct Index {
 struct Tree {
     bytes: u64,
     used: SystemTime,
+    /// The files that models share.
+    #[serde(default)]
+    shared: Vec<Shared>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,8 +108,13 @@ impl Index {
         self.trees.contains_key(digest)
     }
 
-    pub(super) fn add(&mut self, digest: &str, bytes: u64, now: SystemTime) {
-        self.trees.insert(digest.to_owned(), Tree { bytes, used: now });
+    pub(super) fn add(&mut self, digest: &str, bytes: u64, shared: Vec<Shared>, now: SystemTime) {
+        self.trees.insert(digest.to_owned(), Tree { bytes, used: now, shared });
+    }
+
+    /// The files of a tree that models share; `None` if there is no such tree.
+    pub(super) fn shared(&self, digest: &str) -> Option<Vec<Shared>> {
+        self.trees.get(digest).map(|tree| tree.shared.clone())
     }
 
     pub(super) fn used(&mut self, digest: &str, now: SystemTime) {

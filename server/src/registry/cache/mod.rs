@@ -8,12 +8,14 @@
 //! <cache>/run/<n>-<name>/     what a model may write into; gone with the model, or with the next start
 //! ```
 //!
-//! Trees may be dropped at any time: a model has its own copies, or links that keep what they point to.
+//! Trees may be dropped at any time: a model has its own copies, or links that keep what they point to. One whose
+//! linked files were written to all the same is made anew before it is used again.
 //! Everything here blocks. Knows files and digests, but neither models nor manifests.
 
 mod index;
 mod lock;
 mod private;
+mod shared;
 mod tree;
 
 use std::collections::HashMap;
@@ -33,6 +35,7 @@ use zoo_archiver::{Archive, Limits, ReadError};
 use index::{Identity, Index};
 use lock::CacheLock;
 pub(super) use private::PrivateDir;
+use shared::Shared;
 
 /// Why the cache can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +168,7 @@ impl Cache {
     fn tree(&self, archive: &Path, digest: &Digest, progress: &dyn Progress) -> Result<PathBuf, CacheError> {
         let path = self.archives.join(&digest.hex);
         let now = SystemTime::now();
-        if self.index.lock().has(&digest.hex) && path.is_dir() {
+        if self.is_whole(&path, &digest.hex) {
             self.change(|index| index.used(&digest.hex, now));
             return Ok(path);
         }
@@ -176,11 +179,24 @@ impl Cache {
         if Identity::of(archive)? != digest.of {
             return Err(CacheError::Changed { path: archive.to_owned() });
         }
-        let bytes = staged.contents().files.iter().map(|file| file.size).sum();
-        staged.persist(&path)?;
+        let contents = staged.persist(&path)?.contents;
         tree::make_read_only(&path).map_err(CacheError::io("write-protect", &path))?;
-        self.change(|index| index.add(&digest.hex, bytes, now));
+        let bytes = contents.files.iter().map(|file| file.size).sum();
+        let linked = contents.files.iter().filter(|file| file.size > private::COPIED);
+        let shared = linked.map(|file| Shared::of(&path, &file.name)).collect::<io::Result<_>>();
+        let shared = shared.map_err(CacheError::io("read", &path))?;
+        self.change(|index| index.add(&digest.hex, bytes, shared, now));
         Ok(path)
+    }
+
+    /// Whether there is a tree, and nobody has written to it.
+    fn is_whole(&self, tree: &Path, digest: &str) -> bool {
+        let Some(shared) = self.index.lock().shared(digest) else { return false };
+        let changed = shared.iter().find_map(|file| file.changed(tree));
+        if let Some(what) = &changed {
+            warn!(tree = %tree.display(), "{what}: a handler must not write to large files; unpacking again");
+        }
+        changed.is_none() && tree.is_dir()
     }
 
     /// Drops trees, the longest unused first, until the rest fits.

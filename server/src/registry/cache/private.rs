@@ -13,7 +13,7 @@ use super::{CacheError, tree};
 
 /// Up to this size a file is copied, so that handlers can change it: configuration, code, vocabularies.
 /// Larger ones are weights, which are linked.
-const COPIED: u64 = 1 << 20;
+pub(super) const COPIED: u64 = 1 << 20;
 
 /// Exists as long as the value does.
 #[derive(Debug)]

@@ -85,6 +85,43 @@ fn a_known_file_isnt_read_again_until_it_changes() {
 }
 
 #[test]
+fn a_tree_that_was_written_to_through_a_link_is_made_anew() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path().join("cache");
+    let cache = open(&root);
+    let file = temp.path().join("m.mar");
+    let weights = "w".repeat((1 << 20) + 1);
+    archive(&file, &[("sub/weights.bin", &weights)]);
+    let linked = |dir: &PrivateDir| dir.path().join("sub/weights.bin");
+    // As root, or as an owner who lifts the protection: in place, of the same length, or the protection only.
+    let lift = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    let overwrite = |path: &Path| {
+        lift(path);
+        fs::write(path, "x".repeat(weights.len())).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
+    };
+    let damages: [&dyn Fn(&Path); 2] = [&overwrite, &lift];
+    for damage in damages {
+        let first = cache.materialise("m", &file, &Quiet).unwrap();
+        let untouched = cache.materialise("m", &file, &Quiet).unwrap();
+        let inode = |dir: &PrivateDir| fs::metadata(linked(dir)).unwrap().ino();
+        assert_eq!(inode(&first), inode(&untouched));
+        damage(&linked(&first));
+        let second = cache.materialise("m", &file, &Quiet).unwrap();
+        assert_ne!(inode(&first), inode(&second));
+        assert_eq!(fs::read_to_string(linked(&second)).unwrap(), weights);
+        assert_eq!(fs::metadata(linked(&second)).unwrap().mode() & 0o222, 0);
+    }
+
+    // The next server looks too.
+    let third = cache.materialise("m", &file, &Quiet).unwrap();
+    overwrite(&linked(&third));
+    drop((third, cache));
+    let fourth = open(&root).materialise("m", &file, &Quiet).unwrap();
+    assert_eq!(fs::read_to_string(linked(&fourth)).unwrap(), weights);
+}
+
+#[test]
 fn two_servers_cant_share_a_cache() {
     let temp = tempfile::tempdir().unwrap();
     let first = open(temp.path());
@@ -163,8 +200,8 @@ fn the_longest_unused_trees_go_first() {
 fn a_busy_tree_stays() {
     let mut index = Index::default();
     let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    index.add("old", 10, at(1));
-    index.add("new", 10, at(2));
+    index.add("old", 10, vec![], at(1));
+    index.add("new", 10, vec![], at(2));
     assert_eq!(index.surplus(20, |_| false), None);
     assert_eq!(index.surplus(19, |_| false).as_deref(), Some("old"));
     assert_eq!(index.surplus(19, |digest| digest == "old").as_deref(), Some("new"));
