@@ -299,6 +299,21 @@ async fn calls_that_are_wrong() {
         ),
         ("POST /models?url=x.mar", "404 Not Found", "ModelNotFoundException: Model not found at: x.mar"),
         (
+            "POST /models?url=http://169.254.169.254/m.mar",
+            "404 Not Found",
+            "ModelNotFoundException: Given URL http://169.254.169.254/m.mar does not match any allowed URL(s)",
+        ),
+        (
+            "POST /models?url=http://127.0.0.1:1/m-1.0",
+            "500 Internal Server Error",
+            "InternalServerException: Model file already exists m-1.0",
+        ),
+        (
+            "POST /models?url=http://127.0.0.1:1/n.mar",
+            "400 Bad Request",
+            "DownloadArchiveException: Failed to download archive from: http://127.0.0.1:1/n.mar",
+        ),
+        (
             "POST /models?url=m-1.0&runtime=java",
             "400 Bad Request",
             "BadRequestException: Invalid RuntimeType value: java",
@@ -398,4 +413,40 @@ async fn one_listener_serves_both_apis() {
     assert_eq!(call(address, "GET /ping", &[], b"").await.text().1, "Healthy");
     assert_eq!(call(address, "GET /workflows", &[], b"").await.json(), json!({"workflows": []}));
     server.stop().await;
+}
+
+/// Serves these bytes once; the port.
+async fn site(bytes: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await.unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_is_fetched_from_a_url_and_its_file_goes_with_it() {
+    let manifest = json!({"runtime": "python", "model": {"modelName": "far", "handler": "handler.py"}});
+    let mut mar = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, text) in [("MAR-INF/MANIFEST.json", manifest.to_string().as_str()), ("handler.py", PROBE)] {
+        mar.start_file(name, stored).unwrap();
+        std::io::Write::write_all(&mut mar, text.as_bytes()).unwrap();
+    }
+    let port = site(mar.finish().unwrap().into_inner()).await;
+    let it = Fixture::new(|_, _| ()).await;
+    let url = format!("http://127.0.0.1:{port}/sub/far.mar");
+    let reply = it.manage(&format!("POST /models?url={url}&initial_workers=1")).await;
+    let told = "Model \"far\" Version: 1.0 registered with 1 initial workers";
+    assert_eq!(reply.text(), ("200 OK", told.into()));
+    assert_eq!(it.manage("GET /models/far").await.json()[0]["modelUrl"], url);
+    assert!(it.store().join("far.mar").is_file());
+    assert_eq!(it.infer("POST /predictions/far", &[], "teapot").await.status, "418 Short And Stout");
+    assert_eq!(it.manage("DELETE /models/far").await.status, "200 OK");
+    assert_eq!(std::fs::read_dir(it.store()).unwrap().count(), 0);
 }

@@ -67,6 +67,19 @@ pub struct Args {
     /// Serve without tokens even where other machines can connect
     #[arg(long)]
     pub disable_token_auth: bool,
+    /// URLs that models may be registered from: full matches of one of these regular expressions, separated by commas
+    /// [default: http and https on this machine and in private networks]
+    #[arg(long, value_name = "REGEX,…")]
+    pub allowed_urls: Option<String>,
+    /// Largest archive that is fetched from a URL [default: 64GiB]
+    #[arg(long, value_name = "BYTES")]
+    pub max_download_size: Option<String>,
+    /// Seconds that fetching an archive may take in all [default: 3600]
+    #[arg(long, value_name = "SECONDS")]
+    pub download_timeout: Option<String>,
+    /// Seconds that the other end may be silent while an archive is fetched [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub download_idle_timeout: Option<String>,
     /// Decode JSON and text before handlers see them [default: true]
     #[arg(long, value_name = "BOOL")]
     pub decode_input_request: Option<String>,

@@ -3,6 +3,7 @@
 
 mod args;
 mod resolve;
+mod urls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use args::Args;
 pub use resolve::{SettingError, resolve};
+pub use urls::UrlPatterns;
 
 /// Everything that is set for the whole server.
 #[derive(Debug, Clone)]
@@ -53,6 +55,14 @@ pub struct Config {
     pub max_response_size: usize,
     /// Whether models can be registered and removed through the API.
     pub enable_model_api: bool,
+    /// URLs that models may be registered from. Not set: depends on who asks.
+    pub allowed_urls: Option<UrlPatterns>,
+    /// The largest archive that is fetched from a URL.
+    pub max_download_size: u64,
+    /// How long fetching an archive may take in all.
+    pub download_timeout: Duration,
+    /// How long the other end may be silent while an archive is fetched.
+    pub download_idle_timeout: Duration,
     /// Whether JSON and text are decoded before handlers see them.
     pub decode_input_request: bool,
     /// Whether Pillow's limit on image sizes stays on in vision handlers.

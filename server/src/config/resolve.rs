@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Args, Config, Origin, Origins, StartupModel, StartupModels};
+use super::{Args, Config, Origin, Origins, StartupModel, StartupModels, UrlPatterns};
 
 /// A setting that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +68,10 @@ pub fn resolve(args: Args, env: impl Fn(&str) -> Option<OsString>) -> Result<Con
         max_request_size: from.size("max-request-size", args.max_request_size, 6_553_500),
         max_response_size: from.size("max-response-size", args.max_response_size, 6_553_500),
         enable_model_api: !no_api,
+        allowed_urls: from.parsed("allowed-urls", args.allowed_urls, UrlPatterns::parse),
+        max_download_size: from.bytes("max-download-size", args.max_download_size, 64 << 30),
+        download_timeout: from.seconds("download-timeout", args.download_timeout, 3600),
+        download_idle_timeout: from.seconds("download-idle-timeout", args.download_idle_timeout, 30),
         decode_input_request: from.truth("decode-input-request", args.decode_input_request),
         limit_max_image_pixels: from.truth("limit-max-image-pixels", args.limit_max_image_pixels),
         default_service_handler: from.text("default-service-handler", args.default_service_handler),
@@ -324,8 +328,12 @@ mod tests {
             "--management-address=http://localhost:0/",
             "--disable-model-api",
             "--decode-input-request=False",
+            "--allowed-urls=https://models/.*",
+            "--download-idle-timeout=7",
         ])
         .unwrap();
+        assert!(config.allowed_urls.unwrap().matches("https://models/m.mar"));
+        assert_eq!(config.download_idle_timeout, Duration::from_secs(7));
         assert_eq!((config.job_queue_size, config.max_queue_bytes), (7, 2 << 20));
         assert_eq!(config.default_response_timeout, Duration::from_secs(5));
         assert_eq!(config.management_address.to_string(), "127.0.0.1:0");
@@ -359,6 +367,7 @@ mod tests {
             "--models",
             "all",
             "--service-envelope=soap",
+            "--allowed-urls=https://ok/.*,http://(",
             "--decode-input-request=maybe",
             "--inference-address=here",
         ])
@@ -370,6 +379,7 @@ mod tests {
             "--models: `all` means all of the model store: name it with --model-store",
             "--job-queue-size: `0` must be a whole number, 1 or more",
             "--max-request-size: `lots` must be a number of bytes above 0, as 6553500 or 64MiB",
+            "--allowed-urls: `http://(` must be a regular expression: unclosed group",
             "--decode-input-request: `maybe` must be true or false",
             "--service-envelope: `soap` must be one of body, json, kserve, kservev2",
             "--management-address: `0.0.0.0:8081` can be reached from other machines, and this build has no tokens \

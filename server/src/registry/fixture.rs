@@ -5,12 +5,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+use super::fetch::{Lookup, Outside};
 use super::{Registered, Registration, Registry};
 use crate::config::{Args, Config, resolve};
 use crate::failure::Failure;
@@ -72,6 +74,28 @@ impl Place {
         Registry::new(Arc::new(self.config.clone()), context()).unwrap()
     }
 
+    /// A registry to which the names of machines mean this, and which tries again at once.
+    pub(super) fn registry_that_knows(
+        &self,
+        names: &'static [(&'static str, &'static str)],
+    ) -> Arc<Registry> {
+        self.registry_outside(Lookup::fixed(names))
+    }
+
+    pub(super) fn registry_outside(&self, lookup: Lookup) -> Arc<Registry> {
+        let outside = Outside { lookup, pause: Duration::from_millis(1) };
+        Registry::open(Arc::new(self.config.clone()), context(), outside).unwrap()
+    }
+
+    /// All that is in the store, hidden files too.
+    pub(super) fn stored(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.store()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     /// Puts a `.mar` into the store.
     pub(super) fn mar(&self, file: &str, model: &str, version: &str) -> PathBuf {
         let path = self.store().join(file);
@@ -111,5 +135,17 @@ pub(super) fn archive(path: &Path, files: &[(&str, &str)]) {
 impl Registry {
     pub(super) async fn add(self: &Arc<Self>, url: &str) -> Result<Registered, Failure> {
         self.register(Registration::of(url)).await
+    }
+}
+
+/// A small generator for reproducible tests: xorshift.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % 1_000_003) as usize % bound
     }
 }

@@ -5,13 +5,16 @@
 //!
 //! ```text
 //! register ─► store (where is it) ─► cache (unpacked, a folder of its own) ─► load (manifest, configuration)
-//!                                                                                │
+//!               │ address: may it?  ▲                                            │
+//!               └─► fetch ──────────┘                                            │
 //!                               snapshot ◄── publish ◄── ModelVersion (its pool) ◄┘
 //! ```
 //!
 //! Knows no protocol and no process: requests go through a version's pool.
 
+mod address;
 mod cache;
+mod fetch;
 mod load;
 mod native;
 mod options;
@@ -33,7 +36,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 pub use cache::CacheError;
-pub use register::{Registered, Registering, Registration};
+pub use register::{Fetched, Registered, Registering, Registration};
 pub use scale::{ScaleReport, Scaling};
 pub use snapshot::Which;
 pub use startup::{Missing, Readiness};
@@ -44,7 +47,9 @@ use crate::failure::{Failure, Unavailable};
 use crate::name::{ModelRef, Version};
 use crate::worker::context::WorkerContext;
 use crate::worker::pool::StillRunning;
+use address::Rules;
 use cache::Cache;
+use fetch::{Fetcher, Outside};
 use register::lost;
 use snapshot::Snapshot;
 use startup::Startup;
@@ -59,6 +64,7 @@ pub struct Registry {
     /// Whoever makes the next snapshot holds it.
     writing: Mutex<Writing>,
     store: Store,
+    fetcher: Fetcher,
     cache: Cache,
     startup: Startup,
 }
@@ -83,9 +89,22 @@ impl Registry {
     /// # Errors
     /// If another server uses the cache, or it can't be written to.
     pub fn new(config: Arc<Config>, context: Arc<WorkerContext>) -> Result<Arc<Self>, CacheError> {
+        Self::open(config, context, Outside::real())
+    }
+
+    fn open(
+        config: Arc<Config>,
+        context: Arc<WorkerContext>,
+        outside: Outside,
+    ) -> Result<Arc<Self>, CacheError> {
         let cache = Cache::open(&config.cache_dir, config.cache_size, Default::default())?;
+        if let Some(store) = &config.model_store {
+            fetch::sweep(store);
+        }
+        let rules = Arc::new(Rules::new(config.allowed_urls.clone(), config.model_store.clone()));
         Ok(Arc::new(Self {
-            store: Store::new(config.model_store.clone()),
+            store: Store::new(config.model_store.clone(), rules.clone()),
+            fetcher: Fetcher::new(rules, &config, outside),
             startup: Startup::new(&config.models),
             models: ArcSwap::default(),
             writing: Mutex::default(),
@@ -219,7 +238,7 @@ impl Registry {
                 if let Err(killed) = version.pool.stop(Failure::ShuttingDown, limit).await {
                     report(&version, killed);
                 }
-                version.remove_files().await;
+                version.leave_files().await;
             });
         }
         stopping.join_all().await;

@@ -1,26 +1,29 @@
 //! Registration: from a URL to a version that can be predicted with.
 //!
-//! `accept` → [`prepare`] (find, unpack, read; on a blocking thread) → `publish` → workers. From acceptance
+//! `accept` → [`Way::prepare`] (find, fetch, unpack, read) → `publish` → workers. From acceptance
 //! on it can be seen and called off; a client that leaves changes nothing. Failure leaves neither files nor
 //! an entry.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use zoo_archiver::progress::Progress;
 use zoo_archiver::read::{Form, model_root};
 use zoo_archiver::{Archive, Limits, Manifest, ReadError};
 
 use super::Registry;
+use super::address::{Address, loggable};
 use super::cache::{CacheError, PrivateDir};
+use super::fetch::{Download, Order};
 use super::load::{self, Loaded};
 use super::store::{Found, default_name};
-use super::version::{ModelVersion, VersionState};
+use super::version::{Files, ModelVersion, VersionState};
 use crate::failure::Failure;
 use crate::name::{ModelName, Version};
 use crate::worker::pool::{Pool, Scaled};
@@ -48,6 +51,8 @@ pub struct Registration {
     pub initial_workers: Option<u32>,
     /// Wait for the workers.
     pub synchronous: bool,
+    /// Fetch with S3's header for encryption with keys that are managed there.
+    pub s3_sse_kms: bool,
 }
 
 impl Registration {
@@ -64,6 +69,7 @@ impl Registration {
             startup_timeout: None,
             initial_workers: None,
             synchronous: true,
+            s3_sse_kms: false,
         }
     }
 }
@@ -100,6 +106,15 @@ pub(super) enum Trust {
     Operator,
 }
 
+/// How much of an archive has been fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetched {
+    /// Bytes that are here.
+    pub bytes: u64,
+    /// Bytes that there are, if the other end has said.
+    pub total: Option<u64>,
+}
+
 /// A registration that was accepted and isn't finished.
 #[derive(Debug)]
 pub struct Registering {
@@ -109,8 +124,10 @@ pub struct Registering {
     guess: ModelName,
     /// What the archive turned out to be.
     identity: OnceLock<(ModelName, Version)>,
+    /// For what comes from elsewhere.
+    fetched: Mutex<Option<Fetched>>,
     unpacking: AtomicBool,
-    cancelled: AtomicBool,
+    cancelled: CancellationToken,
     finished: watch::Sender<bool>,
 }
 
@@ -121,8 +138,9 @@ impl Registering {
             url: registration.url.clone(),
             guess: guess.into(),
             identity: OnceLock::new(),
+            fetched: Mutex::default(),
             unpacking: AtomicBool::new(false),
-            cancelled: AtomicBool::new(false),
+            cancelled: CancellationToken::new(),
             finished: watch::Sender::new(false),
         })
     }
@@ -142,9 +160,23 @@ impl Registering {
         if self.unpacking.load(Ordering::Relaxed) { VersionState::Unpacking } else { VersionState::Fetching }
     }
 
+    /// How much has been fetched of an archive that comes from elsewhere.
+    pub fn fetched(&self) -> Option<Fetched> {
+        *self.fetched.lock()
+    }
+
+    pub(super) fn fetching(&self, bytes: u64, total: Option<u64>) {
+        *self.fetched.lock() = Some(Fetched { bytes, total });
+    }
+
     /// Calls it off; it ends soon.
     pub(super) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.cancelled.cancel();
+    }
+
+    /// Waits until it is called off.
+    pub(super) async fn called_off(&self) {
+        self.cancelled.cancelled().await;
     }
 
     /// Waits until it has ended, one way or the other.
@@ -157,14 +189,14 @@ impl Registering {
         if self.cancelled() { Err(self.failure()) } else { Ok(()) }
     }
 
-    fn failure(&self) -> Failure {
+    pub(super) fn failure(&self) -> Failure {
         Failure::RegistrationCancelled { model: self.model().to_string() }
     }
 }
 
 impl Progress for Registering {
     fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.cancelled.is_cancelled()
     }
 }
 
@@ -181,12 +213,19 @@ impl Drop for Entry {
     }
 }
 
+/// What a registration is made from, once it is on this machine.
+enum Source {
+    /// Used where it is.
+    Folder(PathBuf),
+    /// To be unpacked; goes with the model if it was fetched for it.
+    Archive { path: PathBuf, download: Option<Download> },
+}
+
 /// A version that could be published.
 #[derive(Debug)]
 pub(super) struct Prepared {
     loaded: Loaded,
-    /// What was made for it; none for a folder, which is used where it is.
-    files: Option<PrivateDir>,
+    files: Files,
 }
 
 /// A registration on its way.
@@ -250,13 +289,39 @@ impl Registry {
 }
 
 impl Way {
-    /// Finds, unpacks and reads.
+    /// Finds, fetches, unpacks and reads.
     pub(super) async fn prepare(&self) -> Result<Prepared, Failure> {
+        let trust = self.trust;
+        let found = self.blocking(move |registry, _, given| registry.store.locate(&given.url, trust)).await?;
+        let source = match found {
+            Found::Folder(path) => Source::Folder(path),
+            Found::Archive(path) => Source::Archive { path, download: None },
+            Found::Elsewhere { address, store } => {
+                let download = self.fetch(&address, &store).await?;
+                Source::Archive { path: download.path().to_owned(), download: Some(download) }
+            }
+        };
+        self.blocking(move |registry, registering, given| {
+            prepare(registry, registering, given, trust, source)
+        })
+        .await
+    }
+
+    async fn fetch(&self, address: &Address, store: &Path) -> Result<Download, Failure> {
+        let (trust, s3_sse_kms) = (self.trust, self.registration.s3_sse_kms);
+        let order = Order { address, store, trust, s3_sse_kms, registering: &self.entry.registering };
+        self.entry.registry.fetcher.fetch(&order).await
+    }
+
+    /// On a thread that may wait for the disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Registry, &Registering, &Registration) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
         let registry = self.entry.registry.clone();
         let registering = self.entry.registering.clone();
-        let (registration, trust) = (self.registration.clone(), self.trust);
-        let running =
-            tokio::task::spawn_blocking(move || prepare(&registry, &registering, &registration, trust));
+        let registration = self.registration.clone();
+        let running = tokio::task::spawn_blocking(move || work(&registry, &registering, &registration));
         running.await.unwrap_or_else(|error| Err(lost(&error)))
     }
 
@@ -269,7 +334,7 @@ impl Way {
             return Err(failure);
         }
         let (model, number) = (&version.name, &version.version);
-        info!(%model, version = %number, url = version.url, workers = min, "registered");
+        info!(%model, version = %number, url = %loggable(&version.url), workers = min, "registered");
         Ok((version, min, max))
     }
 
@@ -326,33 +391,23 @@ impl Way {
     }
 }
 
-/// Finds the archive, gives it a folder and reads what it says. Blocks.
+/// Gives an archive a folder and reads what it says. Blocks.
 fn prepare(
     registry: &Registry,
     registering: &Registering,
     registration: &Registration,
     trust: Trust,
+    source: Source,
 ) -> Result<Prepared, Failure> {
-    let given = registration.model_name.as_deref();
-    let found = registry.store.locate(&registration.url, trust)?;
     registering.unpacking.store(true, Ordering::Relaxed);
-    let files = match &found {
-        Found::Folder(_) => None,
-        Found::Archive(path) => {
-            let refused = |error: CacheError| refuse(error, registering);
-            if let Some(manifest) = peek(path).map_err(|error| refused(error.into()))? {
-                refuse_known(registry, given, &manifest)?;
-                let model = manifest.name_or(given).unwrap_or(registering.guess.as_str());
-                let _ = registering.identity.set((model.into(), manifest.model.version().into()));
-            }
-            let model = registering.model().as_str();
-            Some(registry.cache.materialise(model, path, registering).map_err(refused)?)
+    let (root, files) = match source {
+        Source::Folder(path) => {
+            let root = model_root(&path).map_err(|error| unreadable(&registration.url, &path, &error))?;
+            (root, Files::default())
         }
-    };
-    let root = match (&files, &found) {
-        (Some(files), _) => files.path().to_owned(),
-        (None, Found::Folder(path) | Found::Archive(path)) => {
-            model_root(path).map_err(|error| unreadable(&registration.url, path, &error))?
+        Source::Archive { path, download } => {
+            let own = unpack(registry, registering, registration, &path)?;
+            (own.path().to_owned(), Files { own: Some(own), download })
         }
     };
     // Only a model that the operator named may go without any name of its own.
@@ -361,6 +416,22 @@ fn prepare(
     let _ = registering.identity.set((loaded.spec.name.clone(), loaded.spec.version.clone()));
     registering.check()?;
     Ok(Prepared { loaded, files })
+}
+
+fn unpack(
+    registry: &Registry,
+    registering: &Registering,
+    registration: &Registration,
+    archive: &Path,
+) -> Result<PrivateDir, Failure> {
+    let refused = |error: CacheError| refuse(error, registering);
+    let given = registration.model_name.as_deref();
+    if let Some(manifest) = peek(archive).map_err(|error| refused(error.into()))? {
+        refuse_known(registry, given, &manifest)?;
+        let model = manifest.name_or(given).unwrap_or(registering.guess.as_str());
+        let _ = registering.identity.set((model.into(), manifest.model.version().into()));
+    }
+    registry.cache.materialise(registering.model().as_str(), archive, registering).map_err(refused)
 }
 
 /// The manifest before anything is unpacked, where that is quick.
@@ -385,7 +456,7 @@ fn refuse(error: CacheError, registering: &Registering) -> Failure {
         CacheError::Archive(ReadError::Cancelled { .. }) => registering.failure(),
         CacheError::Archive(ReadError::Manifest { source, path }) => load::refuse_manifest(&source, &path),
         CacheError::Archive(ReadError::Io { .. } | ReadError::NoSpace { .. }) | CacheError::Io { .. } => {
-            warn!(url, "failed to unpack: {error}");
+            warn!(url = %loggable(url), "failed to unpack: {error}");
             Failure::SaveFailed { url: url.clone(), why: error.to_string() }
         }
         error => Failure::InvalidArchive { message: error.to_string() },

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tracing::{error, info};
 
 use super::Registry;
+use super::address::loggable;
 use super::register::{Registration, Trust, lost};
 use super::store::default_name;
 use super::version::{ModelVersion, Shortage};
@@ -146,7 +147,9 @@ impl Registry {
                 }
                 Err(failure) => {
                     // TorchServe's words.
-                    error!("Failed to load model: {}: {failure}", model.location);
+                    let shown = loggable(&model.location);
+                    let failure_shown = failure.to_string().replace(&model.location, &shown);
+                    error!("Failed to load model: {shown}: {failure_shown}");
                     State::Failed(failure)
                 }
             };

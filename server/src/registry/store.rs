@@ -1,14 +1,17 @@
 //! Where a registration's `url` leads: TorchServe's order of looking, and what may be read at all.
 //!
-//! Clients reach the model store only. The operator, who names models at the start, may name folders
-//! anywhere.
+//! Of what is outside of the model store, clients reach what the rules allow. The operator, who names models at
+//! the start, may name folders anywhere.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::address::{Address, Refused, Rules, is_url, leads_up, loggable};
+use super::fetch::is_partial;
 use super::register::Trust;
 use crate::failure::Failure;
 
@@ -19,30 +22,37 @@ pub(super) enum Found {
     Archive(PathBuf),
     /// A folder, which is used where it is.
     Folder(PathBuf),
+    /// Something to fetch into the model store first, which is there.
+    Elsewhere {
+        /// What.
+        address: Address,
+        /// The model store.
+        store: PathBuf,
+    },
 }
 
 /// The model store.
 #[derive(Debug)]
 pub(super) struct Store {
     root: Option<PathBuf>,
+    rules: Arc<Rules>,
 }
 
 impl Store {
-    pub(super) fn new(root: Option<PathBuf>) -> Self {
-        Self { root }
+    pub(super) fn new(root: Option<PathBuf>, rules: Arc<Rules>) -> Self {
+        Self { root, rules }
     }
 
     /// Finds what `url` names.
     pub(super) fn locate(&self, url: &str, trust: Trust) -> Result<Found, Failure> {
-        if url.contains("..") {
+        if leads_up(url) {
             return Err(Failure::RelativeUrl { url: url.to_owned() });
         }
         if url.is_empty() {
             return Err(Failure::EmptyUrl);
         }
-        if has_scheme(url) {
-            warn!(url, "refused: this build registers from the model store only, not from URLs");
-            return Err(Failure::UrlNotAllowed { url: url.to_owned() });
+        if is_url(url) {
+            return self.elsewhere(url, trust);
         }
         let path = Path::new(url);
         if trust == Trust::Operator && path.is_absolute() && path.is_dir() {
@@ -57,15 +67,29 @@ impl Store {
         if !path.is_absolute() {
             return Err(Failure::NothingAtUrl { url: url.to_owned() });
         }
-        if !is_inside(root, path) {
-            // Whether it exists isn't told.
-            warn!(url, store = %root.display(), "refused: a folder outside of the model store");
-            return Err(Failure::UrlNotAllowed { url: url.to_owned() });
-        }
+        // Before looking: whether it exists isn't told.
+        self.rules.check_folder(path, trust).map_err(|why| refuse(url, &why))?;
         if path.is_dir() {
             return Ok(Found::Folder(path.to_owned()));
         }
         Err(Failure::NothingAtUrl { url: url.to_owned() })
+    }
+
+    fn elsewhere(&self, url: &str, trust: Trust) -> Result<Found, Failure> {
+        let address = self.rules.admit(url, trust).map_err(|why| refuse(url, &why))?;
+        let Some(root) = &self.root else {
+            return Err(Failure::NoModelStore);
+        };
+        let path = root.join(&address.file);
+        match path.symlink_metadata() {
+            // What the last start fetched would be in the way of the next one.
+            Ok(data) if trust == Trust::Operator && data.is_file() => {
+                info!(url = %loggable(url), "not fetched again: {} is there", path.display());
+                Ok(Found::Archive(path))
+            }
+            Ok(_) => Err(Failure::FileExists { file: address.file }),
+            Err(_) => Ok(Found::Elsewhere { address, store: root.clone() }),
+        }
     }
 
     /// What `--models all` means: archives and folders that aren't hidden, by name.
@@ -90,7 +114,7 @@ impl Store {
 
 /// The last part of `url` in the store: a file, or else a folder.
 fn below(root: &Path, url: &str) -> Option<Found> {
-    let name = url.rsplit('/').next().filter(|name| !matches!(*name, "" | "."))?;
+    let name = url.rsplit('/').next().filter(|name| !matches!(*name, "" | ".") && !is_partial(name))?;
     let path = root.join(name);
     if path.is_file() {
         return Some(Found::Archive(path));
@@ -100,23 +124,15 @@ fn below(root: &Path, url: &str) -> Option<Found> {
     (named && path.is_dir()).then_some(Found::Folder(path))
 }
 
-fn is_inside(root: &Path, path: &Path) -> bool {
-    // By name too: a link in the store was put there by its owner.
-    let by_name = path.starts_with(root) && path != root;
-    let real = || Some((fs::canonicalize(root).ok()?, fs::canonicalize(path).ok()?));
-    by_name || real().is_some_and(|(root, path)| path.starts_with(&root) && path != root)
-}
-
-/// Whether this is a URL rather than a path: `scheme://…`.
-fn has_scheme(url: &str) -> bool {
-    url.split_once("://").is_some_and(|(scheme, _)| {
-        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
-    })
+fn refuse(url: &str, why: &Refused) -> Failure {
+    warn!(url = %loggable(url), "refused: {why}");
+    Failure::UrlNotAllowed { url: url.to_owned() }
 }
 
 /// The name that a model gets at the start if nothing else names it: the file's, made plain.
 pub(super) fn default_name(location: &str) -> String {
+    let path = if is_url(location) { location.split(['?', '#']).next() } else { None };
+    let location = path.unwrap_or(location);
     let file = location.trim_end_matches('/').rsplit('/').next().unwrap_or(location);
     let stem = [".mar", ".model", ".tar.gz"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(file);
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
@@ -126,6 +142,12 @@ pub(super) fn default_name(location: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::UrlPatterns;
+
+    fn open(root: Option<PathBuf>, allowed: Option<&str>) -> Store {
+        let allowed = allowed.map(|text| UrlPatterns::parse(text).unwrap());
+        Store::new(root.clone(), Arc::new(Rules::new(allowed, root)))
+    }
 
     #[test]
     fn urls_lead_where_torchserve_looks_but_not_out_of_the_store() {
@@ -136,6 +158,7 @@ mod tests {
         fs::create_dir_all(&outside).unwrap();
         fs::write(store.join("m.mar"), "").unwrap();
         fs::write(outside.join("o.mar"), "").unwrap();
+        fs::write(store.join(".zoo-fetch-x.part"), "").unwrap();
         std::os::unix::fs::symlink(&outside, store.join("linked")).unwrap();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let not_allowed = |url: &str| Err(Failure::UrlNotAllowed { url: url.to_owned() });
@@ -166,21 +189,39 @@ mod tests {
             (text(&store.join("nope")), nothing(&text(&store.join("nope")))),
             (out.clone(), not_allowed(&out)),
             ("/no/such/folder".into(), not_allowed("/no/such/folder")),
-            ("http://localhost/m.mar".into(), not_allowed("http://localhost/m.mar")),
+            ("%2E./m.mar".into(), relative("%2E./m.mar")),
+            (".zoo-fetch-x.part".into(), nothing(".zoo-fetch-x.part")),
+            ("http://localhost/m.mar".into(), Err(Failure::FileExists { file: "m.mar".into() })),
+            ("http://localhost/folder".into(), Err(Failure::FileExists { file: "folder".into() })),
             ("file:///tmp/m.mar".into(), not_allowed("file:///tmp/m.mar")),
             ("S3://bucket/m.mar".into(), not_allowed("S3://bucket/m.mar")),
         ];
-        let found = Store::new(Some(store.clone()));
+        let found = open(Some(store.clone()), None);
         for (url, expected) in cases {
             assert_eq!(found.locate(&url, Trust::Client), expected, "{url:?}");
         }
         assert_eq!(found.locate(&out, Trust::Operator), Ok(Found::Folder(outside.clone())));
+        let fetched_before = found.locate("http://example.com/m.mar", Trust::Operator);
+        assert_eq!(fetched_before, archive());
+        let elsewhere = found.locate("http://localhost/sub/n.mar?x=/y", Trust::Client).unwrap();
+        let Found::Elsewhere { address, .. } = elsewhere else { panic!("{elsewhere:?}") };
+        assert_eq!(address.file, "n.mar");
 
-        let none = Store::new(None);
+        let pattern = format!("file://{out}.*");
+        let allowing = open(Some(store.clone()), Some(&pattern));
+        assert_eq!(allowing.locate(&out, Trust::Client), Ok(Found::Folder(outside.clone())));
+        assert_eq!(allowing.locate("/etc", Trust::Client), not_allowed("/etc"));
+        assert_eq!(
+            allowing.locate("http://localhost/n.mar", Trust::Client),
+            not_allowed("http://localhost/n.mar")
+        );
+
+        let none = open(None, None);
         assert_eq!(none.locate("m.mar", Trust::Client), Err(Failure::NoModelStore));
         assert_eq!(none.locate(&out, Trust::Client), Err(Failure::NoModelStore));
         assert_eq!(none.locate(&out, Trust::Operator), Ok(Found::Folder(outside)));
         assert_eq!(none.locate("", Trust::Client), Err(Failure::EmptyUrl));
+        assert_eq!(none.locate("http://localhost/n.mar", Trust::Client), Err(Failure::NoModelStore));
     }
 
     #[test]
@@ -191,14 +232,20 @@ mod tests {
         }
         fs::create_dir(temp.path().join("folder")).unwrap();
         fs::create_dir(temp.path().join(".git")).unwrap();
-        let store = Store::new(Some(temp.path().to_owned()));
+        let store = open(Some(temp.path().to_owned()), None);
         assert_eq!(store.all().unwrap(), ["a.tar.gz", "b.mar", "c.model", "folder"]);
-        assert!(Store::new(Some(temp.path().join("gone"))).all().is_err());
+        assert!(open(Some(temp.path().join("gone")), None).all().is_err());
     }
 
     #[test]
     fn default_names_are_plain() {
-        let cases = [("m.mar", "m"), ("/s/res-net 18.mar", "res_net_18"), ("x.tar.gz", "x"), ("dir/", "dir")];
+        let cases = [
+            ("http://h/a/m.mar?sig=/x", "m"),
+            ("m.mar", "m"),
+            ("/s/res-net 18.mar", "res_net_18"),
+            ("x.tar.gz", "x"),
+            ("dir/", "dir"),
+        ];
         for (location, name) in cases {
             assert_eq!(default_name(location), name);
         }

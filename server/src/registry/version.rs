@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::cache::PrivateDir;
+use super::fetch::Download;
 use crate::failure::Failure;
 use crate::model::ModelSpec;
 use crate::name::{ModelName, Version};
@@ -28,8 +29,17 @@ pub struct ModelVersion {
     pub pool: Arc<Pool>,
     /// It was named when the server started.
     pub loaded_at_startup: bool,
-    /// The folder that was made for it; none for a model that is served from its own folder.
-    pub(super) files: Mutex<Option<PrivateDir>>,
+    /// What was made for it.
+    pub(super) files: Mutex<Files>,
+}
+
+/// What was made for a version, and goes with it.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// Its folder; none for a model that is served from where it lies.
+    pub(super) own: Option<PrivateDir>,
+    /// Its archive in the model store, if it was fetched from elsewhere.
+    pub(super) download: Option<Download>,
 }
 
 /// How far a registration has come.
@@ -112,10 +122,18 @@ impl ModelVersion {
         Failure::VersionExists { model: self.name.clone(), version: self.version.clone() }
     }
 
-    /// Removes the folder that was made for it.
+    /// Removes what was made for it.
     pub(super) async fn remove_files(&self) {
-        let files = self.files.lock().take();
+        let Files { own, download } = std::mem::take(&mut *self.files.lock());
         // Many files may take their time. Should the thread fail, it has reported why.
-        let _ = tokio::task::spawn_blocking(move || drop(files)).await;
+        let _ = tokio::task::spawn_blocking(move || drop((own, download))).await;
+    }
+
+    /// Removes what the next start makes again. What was fetched stays in the model store.
+    pub(super) async fn leave_files(&self) {
+        if let Some(download) = self.files.lock().download.take() {
+            download.keep();
+        }
+        self.remove_files().await;
     }
 }

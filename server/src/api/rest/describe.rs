@@ -34,6 +34,11 @@ pub(super) struct OnTheWay {
     model_version: Option<String>,
     model_url: String,
     state: &'static str,
+    /// How much of the archive is here, of how much; for what comes from elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetched_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive_bytes: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,11 +130,14 @@ impl Description {
 
     /// What is known of a version that isn't there yet.
     pub(super) fn of_registering(registering: &Registering) -> Self {
+        let fetched = registering.fetched();
         Self::Registering(OnTheWay {
             model_name: registering.model().to_string(),
             model_version: registering.version().map(ToString::to_string),
             model_url: registering.url.clone(),
             state: registering.state().as_str(),
+            fetched_bytes: fetched.map(|fetched| fetched.bytes),
+            archive_bytes: fetched.and_then(|fetched| fetched.total),
         })
     }
 }

@@ -166,6 +166,7 @@ fn registration(params: &Params) -> Result<Registration, Failure> {
         // Below zero means none, not unset.
         initial_workers: params.int("initial_workers")?.map(|count| u32::try_from(count).unwrap_or(0)),
         synchronous: params.flag("synchronous")?.unwrap_or(true),
+        s3_sse_kms: params.flag("s3_sse_kms")?.unwrap_or(false),
     })
 }
 
