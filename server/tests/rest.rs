@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -54,7 +54,7 @@ def describe_handle():
 "#;
 
 struct Fixture {
-    _dir: TempDir,
+    dir: TempDir,
     server: Server,
 }
 
@@ -74,7 +74,11 @@ impl Fixture {
         let shim = Shim { program: env!("CARGO_BIN_EXE_zoo-server").into() };
         let surroundings = Surroundings { shim, ..Surroundings::of_this_process().unwrap() };
         let server = Server::start(config, surroundings, listeners).unwrap();
-        Self { _dir: dir, server }
+        Self { dir, server }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
     }
 
     async fn manage(&self, request: &str) -> Reply {
