@@ -27,6 +27,16 @@ pub enum Failure {
         /// Its name.
         name: &'static str,
     },
+    /// A page of another site wants to manage models.
+    ForeignOrigin {
+        /// The site.
+        origin: String,
+    },
+    /// A name that isn't this server's.
+    ForeignHost {
+        /// The name.
+        host: String,
+    },
     /// A parameter that can't be used.
     BadRequest {
         /// What, and what would be right.
@@ -266,6 +276,9 @@ impl Failure {
             Self::InvalidMessage { .. } | Self::ParameterRequired { .. } | Self::BadRequest { .. } => {
                 (S::BAD_REQUEST, G::InvalidArgument, "BadRequestException", Blame::Client)
             }
+            Self::ForeignOrigin { .. } | Self::ForeignHost { .. } => {
+                (S::FORBIDDEN, G::PermissionDenied, "ForbiddenException", Blame::Client)
+            }
             Self::BodyTooLarge { .. } => {
                 (S::PAYLOAD_TOO_LARGE, G::ResourceExhausted, "BadRequestException", Blame::Client)
             }
@@ -387,6 +400,11 @@ impl fmt::Display for Failure {
                 f.write_str("Requested method is not allowed, please refer to API document.")
             }
             Self::InvalidMessage { .. } => f.write_str("Invalid HTTP message."),
+            Self::ForeignOrigin { origin } => write!(f, "Pages of {origin} may not manage models here."),
+            Self::ForeignHost { host } => write!(
+                f,
+                "{host} is not known as a name of this server; use an IP address or localhost, or allow it with allowed_hosts."
+            ),
             Self::ParameterRequired { name } => write!(f, "Parameter {name} is required."),
             Self::BadRequest { message } | Self::InvalidArchive { message } => f.write_str(message),
             Self::BodyTooLarge { limit } => {

@@ -281,6 +281,24 @@ async fn what_a_handler_gets_and_what_a_client_gets() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_other_sites_manage_nothing() {
+    let it = Fixture::new(|_, store| model(store, "m", "1.0")).await;
+    let from = |origin: &'static str| async {
+        let management = it.server.management_address();
+        call(management, "POST /models?url=m-1.0", &[origin], b"").await
+    };
+    let refused = from("origin: https://evil.example").await;
+    assert_eq!(refused.status, "403 Forbidden");
+    assert!(
+        refused.body.contains("Pages of https://evil.example may not manage models here."),
+        "{}",
+        refused.body
+    );
+    assert_eq!(it.manage("GET /models/m").await.status, "404 Not Found", "nothing was registered");
+    assert_eq!(it.infer("GET /ping", &["origin: https://evil.example"], "").await.status, "200 OK");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_are_wrong() {
     let it = Fixture::new(|_, store| model(store, "m", "1.0")).await;
     assert_eq!(it.manage("POST /models?url=m-1.0").await.status, "200 OK");

@@ -95,6 +95,9 @@ pub struct Args {
     /// Environment variables that workers don't see: full matches of this regular expression
     #[arg(long, value_name = "REGEX")]
     pub blacklist_env_vars: Option<String>,
+    /// Names, beside IP addresses, `localhost` and the machine's, under which models may be managed: a,b
+    #[arg(long, value_name = "NAMES")]
+    pub allowed_hosts: Option<String>,
     /// Seconds that stopping may take in all [default: 30]
     #[arg(long, value_name = "SECONDS")]
     pub drain_timeout: Option<String>,

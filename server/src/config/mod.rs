@@ -73,6 +73,8 @@ pub struct Config {
     pub service_envelope: Option<String>,
     /// Environment variables that workers don't see: full matches of this pattern.
     pub blacklist_env_vars: Option<String>,
+    /// Names, beside IP addresses, `localhost` and the machine's own, under which models may be managed.
+    pub allowed_hosts: Vec<String>,
     /// How long stopping may take in all.
     pub drain_timeout: Duration,
     /// Where the values that aren't defaults came from.

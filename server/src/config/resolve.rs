@@ -77,6 +77,10 @@ pub fn resolve(args: Args, env: impl Fn(&str) -> Option<OsString>) -> Result<Con
         default_service_handler: from.text("default-service-handler", args.default_service_handler),
         service_envelope: from.envelope(args.service_envelope),
         blacklist_env_vars: from.text("blacklist-env-vars", args.blacklist_env_vars),
+        allowed_hosts: from
+            .text("allowed-hosts", args.allowed_hosts)
+            .map(|names| names.split(',').map(|name| name.trim().to_owned()).collect())
+            .unwrap_or_default(),
         drain_timeout: from.seconds("drain-timeout", args.drain_timeout, 30),
         origins: Origins::default(),
     };

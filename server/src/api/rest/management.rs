@@ -100,7 +100,8 @@ impl<'a> Call<'a> {
 async fn manage(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let path = path::decoded(&head.uri);
-    let reply = match Call::new(&head.method, &path) {
+    let admitted = api.names.admit(&head.headers).and_then(|()| Call::new(&head.method, &path));
+    let reply = match admitted {
         Ok(call) => answer(&api, call, &head, body).await,
         Err(failure) => Err(failure),
     };

@@ -11,6 +11,7 @@ mod health;
 mod inference;
 mod list;
 mod management;
+mod origin;
 mod params;
 mod path;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{MethodRouter, any};
 
+use self::origin::Names;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::registry::Registry;
@@ -29,15 +31,19 @@ pub struct Api {
     registry: Arc<Registry>,
     max_request_size: usize,
     enable_model_api: bool,
+    names: Names,
 }
 
 impl Api {
     /// The API to the models in `registry`.
     pub fn new(registry: Arc<Registry>, config: &Config) -> Arc<Self> {
+        // Without its name the machine is still known by its addresses.
+        let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Arc::new(Self {
             registry,
             max_request_size: config.max_request_size,
             enable_model_api: config.enable_model_api,
+            names: Names::new(&machine, &config.allowed_hosts),
         })
     }
 
