@@ -85,5 +85,5 @@ fn the_reason_of_a_failed_start_is_shown() {
     assert_eq!(worker["status"], "UNLOADING");
     let reason = worker["lastFailure"].as_str().unwrap();
     assert!(reason.contains("no weights here") && reason.contains("Traceback"), "{reason}");
-    assert!(zoo.log().iter().any(|line| line.contains("no weights here")));
+    zoo.until_logged("no weights here", 1);
 }

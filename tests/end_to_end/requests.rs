@@ -93,15 +93,14 @@ fn failures_of_a_handler() {
     let zoo = clerk("");
     ask(&zoo, "refuse").fails(429, "InternalServerException", "not today");
     ask(&zoo, "raise").fails(503, "InternalServerException", "Prediction failed");
-    assert!(zoo.log().iter().any(|line| line.contains("a secret of the handler")));
+    zoo.until_logged("a secret of the handler", 1);
     let pid = zoo.workers("clerk")[0];
     ask(&zoo, "die").fails(500, "InternalServerException", "Worker died.");
     assert_eq!(ask(&zoo, "again").text(), "again");
     assert!(!zoo_e2e::runs(pid));
     assert_eq!(zoo.infer("GET /ping", &[], b"").status, 200);
     // Twice, because one death is forgiven.
-    let deaths = zoo.log().iter().filter(|line| line.contains("Worker disconnected.")).count();
-    assert_eq!(deaths, 2);
+    zoo.until_logged("Worker disconnected.", 2);
 }
 
 #[test]

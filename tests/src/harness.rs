@@ -156,9 +156,10 @@ impl Zoo {
         workers.iter().filter_map(|worker| worker["pid"].as_u64()).map(|pid| pid as u32).collect()
     }
 
-    /// What it has written so far.
-    pub fn log(&self) -> Vec<String> {
-        self.log.lock().clone()
+    /// Waits until it has written so many lines that contain `text`. Answers overtake what is written about them.
+    pub fn until_logged(&self, text: &str, times: usize) {
+        let written = || self.log.lock().iter().filter(|line| line.contains(text)).count() >= times;
+        crate::wait_until(&format!("{times} lines with {text:?}"), written);
     }
 
     /// Sends a signal.
