@@ -32,6 +32,8 @@ def main(arguments=None):
     test.add_argument("--path", default="", help="what follows the model in the URL")
     test.add_argument("--explain", action="store_true", help="ask for an explanation")
     test.add_argument("--handler", help="the handler, if the manifest names none or another")
+    test.add_argument("--model-file", metavar="NAME", help="the model file of a folder that isn't packed yet")
+    test.add_argument("--serialized-file", metavar="NAME", help="the weights of such a folder")
     test.add_argument("--config", metavar="FILE", help="a model-config file, YAML or JSON")
     test.add_argument("--gpu", type=int, help="index of the GPU that the handler is given")
     test.add_argument("--verbose", action="store_true", help="show what the handler logs below WARNING")
@@ -49,7 +51,8 @@ def _test(options):
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=level)
     samples = [_sample(name, options) for name in options.request or ["-"]]
-    trial = Trial(options.model, options.handler, options.config, len(samples), options.gpu)
+    files = {"modelFile": options.model_file, "serializedFile": options.serialized_file}
+    trial = Trial(options.model, options.handler, options.config, len(samples), options.gpu, files)
     try:
         answers = trial.run(samples)
     finally:

@@ -20,9 +20,12 @@ _MANIFEST = os.path.join("MAR-INF", "MANIFEST.json")
 
 
 class Trial:
-    """One archive or folder, and what its Load frame says."""
+    """One archive or folder, and what its Load frame says.
 
-    def __init__(self, path, handler=None, config=None, batch_size=1, gpu=None):
+    ``files``: what its manifest doesn't say of the model, or says otherwise.
+    """
+
+    def __init__(self, path, handler=None, config=None, batch_size=1, gpu=None, files=None):
         self._temporary = None
         if os.path.isdir(path):
             self.directory = os.path.abspath(path)
@@ -30,7 +33,8 @@ class Trial:
             self._temporary = self.directory = tempfile.mkdtemp(prefix="zoo-trial-")
             _unpack(path, self.directory)
         manifest = self._manifest()
-        model = manifest.get("model", {})
+        model = manifest.setdefault("model", {})
+        model.update((key, name) for key, name in (files or {}).items() if name)
         name = model.get("modelName") or os.path.splitext(os.path.basename(os.path.abspath(path)))[0]
         self.load = {
             "model": {

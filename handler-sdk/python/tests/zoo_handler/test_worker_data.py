@@ -266,7 +266,9 @@ def handle(data, context):
 
 @pytest.mark.parametrize("load", [{}, {"asynchronous": True, "concurrency": 4}], ids=["sync", "async"])
 def test_a_handler_gets_predictions_and_explanations_apart(start, load):
-    worker = start(MIXED if not load else MIXED.replace("def handle", "async def handle"), batch_size=4, **load)
+    worker = start(
+        MIXED if not load else MIXED.replace("def handle", "async def handle"), batch_size=4, **load
+    )
     kinds = [False, True, False, True]
     worker.send(batch(*[item(n, part(b"%d" % n), explain=kind) for n, kind in enumerate(kinds, 1)]))
     replies = worker.replies(4)
