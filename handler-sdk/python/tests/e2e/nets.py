@@ -41,6 +41,9 @@ class Net(torch.nn.Module):
         self.net = ssdlite320_mobilenet_v3_large(
             weights=None, weights_backbone=None, num_classes=3, score_thresh=0.0, detections_per_img=5
         )
+        with torch.no_grad():  # sure of class 1, so that something is above the handler's threshold
+            for block in self.net.head.classification_head.module_list:
+                block[-1].bias.view(-1, 3)[:, 1] = 9.0
 
     def forward(self, images):
         return self.net(images)

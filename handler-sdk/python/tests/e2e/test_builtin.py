@@ -131,6 +131,10 @@ def test_segmenter(models):
 
 def test_detector(models):
     found = ask(models, "detector", nets.picture((80, 60)))
-    assert isinstance(found, list)
-    for row in found:  # a random model is sure of nothing, and the threshold is 0.5
+    assert 1 <= len(found) <= 5
+    for row in found:
+        assert list(row) == ["1", "score"]
         assert row["score"] >= 0.5
+        left, top, right, bottom = row["1"]
+        assert 0 <= left <= right <= 80
+        assert 0 <= top <= bottom <= 60
