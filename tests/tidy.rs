@@ -7,21 +7,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each module of the server may import. Those of the request path stand in its order: each sees only modules before it.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("name", &[]),
     ("failure", &["name"]),
     ("request", &["failure", "name"]),
     ("batch", &["failure", "name", "request"]),
     // Beside the path: settings and facts that know no request.
+    ("yaml", &[]),
+    ("metrics", &["yaml"]),
     ("model", &["name"]),
-    ("config", &["model", "name"]),
+    ("config", &["metrics", "model", "name"]),
     ("sdk", &[]),
     ("listen", &[]),
     ("shutdown", &[]),
-    ("worker", &["batch", "failure", "model", "name", "request"]),
-    ("registry", &["config", "failure", "model", "name", "request", "worker"]),
-    ("api", &["config", "failure", "model", "name", "registry", "request", "worker"]),
-    ("server", &["api", "config", "listen", "registry", "sdk", "worker"]),
+    ("worker", &["batch", "failure", "metrics", "model", "name", "request"]),
+    ("registry", &["config", "failure", "model", "name", "request", "worker", "yaml"]),
+    ("api", &["config", "failure", "metrics", "model", "name", "registry", "request", "worker"]),
+    ("server", &["api", "config", "listen", "metrics", "registry", "sdk", "worker"]),
 ];
 
 fn root() -> PathBuf {

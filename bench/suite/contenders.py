@@ -209,6 +209,8 @@ class Zoo(ArchiveServer):
             addresses["inference"],
             "--management-address",
             addresses["management"],
+            "--metrics-address",
+            "127.0.0.1:0",
             "--model-store",
             folder / "store",
         ]

@@ -47,6 +47,9 @@ fn load() -> Load {
         max_response_bytes: 6_553_500,
         max_request_bytes: None,
         headers: BTreeMap::from([("sequence_id".into(), "ts_request_sequence_id".into())]),
+        metrics: Some(json!({"gauge": [
+            {"name": "HandlerTime", "unit": "ms", "dimensions": ["ModelName", "Level"]},
+        ]})),
     }
 }
 

@@ -87,6 +87,9 @@ async fn run(config: Config) -> Result<ExitCode, StartError> {
     let server = Server::start(config, surroundings, listeners)?;
     announce("Inference", server.inference_address());
     announce("Management", server.management_address());
+    if let Some(address) = server.metrics_address() {
+        announce("Metrics", address);
+    }
     let signal = tokio::select! {
         signal = signals.next() => signal,
         never = serving(&server) => match never {},

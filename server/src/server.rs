@@ -19,6 +19,7 @@ use crate::api::rest::front::Front;
 use crate::api::rest::{self, Api};
 use crate::config::{Config, Origin};
 use crate::listen::{self, Limits, Listening};
+use crate::metrics::{self, Definitions, Metrics, measure_host};
 use crate::registry::Registry;
 use crate::sdk;
 use crate::worker::context::{WorkerContext, WorkerSettings};
@@ -62,17 +63,50 @@ pub struct Listeners {
     pub inference: TcpListener,
     /// For managing models.
     pub management: Option<TcpListener>,
+    /// For reading metrics, if that has an address of its own.
+    pub metrics: Option<TcpListener>,
 }
 
 impl Listeners {
-    /// Those that the settings name. Two equal addresses mean one listener for everything.
+    /// Those that the settings name. Equal addresses mean one listener.
     pub async fn bind(config: &Config) -> Result<Self, StartError> {
         let (inference, management) = (config.inference_address, config.management_address);
-        let one = inference == management && inference.port() != 0;
+        let metrics = match config.metrics_address {
+            Some(address) if Beside::of(config).is_none() => Some(bind(address, "metrics").await?),
+            _ => None,
+        };
         Ok(Self {
             inference: bind(inference, "inference").await?,
-            management: if one { None } else { Some(bind(management, "management").await?) },
+            management: if same(inference, management) {
+                None
+            } else {
+                Some(bind(management, "management").await?)
+            },
+            metrics,
         })
+    }
+}
+
+/// Two names of one listener.
+fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    one == other && one.port() != 0
+}
+
+/// What metrics are served beside if they have no address of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Inference,
+    Management,
+}
+
+impl Beside {
+    fn of(config: &Config) -> Option<Self> {
+        let metrics = config.metrics_address?;
+        if same(metrics, config.inference_address) {
+            Some(Self::Inference)
+        } else {
+            same(metrics, config.management_address).then_some(Self::Management)
+        }
     }
 }
 
@@ -87,6 +121,7 @@ pub struct Server {
     registry: Arc<Registry>,
     inference: Listening,
     management: Option<Listening>,
+    metrics: Option<Listening>,
 }
 
 impl Server {
@@ -97,15 +132,29 @@ impl Server {
         listeners: Listeners,
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        let context =
-            WorkerContext::start(worker_settings(&config, surroundings)?).map_err(StartError::because)?;
+        let metrics = Arc::new(metrics(&config)?);
+        if let Some(interval) = config.metric_time_interval {
+            measure_host(&metrics, interval).map_err(StartError::because)?;
+        }
+        let context = WorkerContext::start(worker_settings(&config, surroundings, metrics.clone())?)
+            .map_err(StartError::because)?;
         let registry = Registry::new(config.clone(), context).map_err(StartError::because)?;
         let api = Api::new(registry.clone(), &config);
+        let serve = |listener, beside, router| {
+            let here = Beside::of(&config).is_some_and(|found| found == beside);
+            serve(listener, if here { rest::with_metrics(router, metrics.clone()) } else { router }, &metrics)
+        };
         let (inference, management) = match listeners.management {
             None => (rest::combined(api), None),
-            Some(listener) => (rest::inference(api.clone()), Some(serve(listener, rest::management(api))?)),
+            Some(listener) => {
+                let management = serve(listener, Beside::Management, rest::management(api.clone()))?;
+                (rest::inference(api), Some(management))
+            }
         };
-        Ok(Self { config, registry, inference: serve(listeners.inference, inference)?, management })
+        let inference = serve(listeners.inference, Beside::Inference, inference)?;
+        let own = |listener| self::serve(listener, rest::metrics(metrics.clone()), &metrics);
+        let metrics = listeners.metrics.map(own).transpose()?;
+        Ok(Self { config, registry, inference, management, metrics })
     }
 
     /// Where predictions are asked for.
@@ -116,6 +165,11 @@ impl Server {
     /// Where models are managed.
     pub fn management_address(&self) -> SocketAddr {
         self.management.as_ref().map_or(self.inference.address(), Listening::address)
+    }
+
+    /// Where metrics are read, if they have an address of their own.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(Listening::address)
     }
 
     /// Registers the models named in the settings, and doesn't wait for their workers. One that can't be registered is reported, and
@@ -140,15 +194,36 @@ impl Server {
             warn!(connections = inference + management, "closing connections that are still busy");
         }
         self.registry.shutdown(deadline.saturating_duration_since(Instant::now())).await;
+        // Until now: how a server stops is worth watching.
+        drop(self.metrics);
     }
 }
 
-fn serve(listener: TcpListener, router: Router) -> Result<Listening, StartError> {
-    listen::serve(listener, Limits::default(), move |peer| Front::new(router.clone(), peer))
-        .map_err(StartError::because)
+fn serve(listener: TcpListener, router: Router, metrics: &Arc<Metrics>) -> Result<Listening, StartError> {
+    let metrics = metrics.clone();
+    let front = move |peer| Front::new(router.clone(), peer, metrics.clone());
+    listen::serve(listener, Limits::default(), front).map_err(StartError::because)
 }
 
-fn worker_settings(config: &Config, surroundings: Surroundings) -> Result<WorkerSettings, StartError> {
+fn metrics(config: &Config) -> Result<Metrics, StartError> {
+    let definitions = match &config.metrics_config {
+        Some(file) => Definitions::read(file).map_err(StartError::because)?,
+        None => Definitions::default(),
+    };
+    let settings = metrics::Settings {
+        mode: config.metrics_mode,
+        auto_detect: config.model_metrics_auto_detect,
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        definitions,
+    };
+    Ok(Metrics::new(settings))
+}
+
+fn worker_settings(
+    config: &Config,
+    surroundings: Surroundings,
+    metrics: Arc<Metrics>,
+) -> Result<WorkerSettings, StartError> {
     let Surroundings { command, variables, dir, shim } = surroundings;
     let python = config.python.as_ref().map(|python| {
         let place = match config.origins.of("python") {
@@ -171,8 +246,9 @@ fn worker_settings(config: &Config, surroundings: Surroundings) -> Result<Worker
         decode_input: config.decode_input_request,
         limit_max_image_pixels: config.limit_max_image_pixels,
         blacklist: config.blacklist_env_vars.clone(),
-        lines: Arc::new(ModelLog),
-        sink: Arc::new(ModelLog),
+        lines: Arc::new(ModelLog::new(metrics.clone())),
+        sink: Arc::new(ModelLog::new(metrics.clone())),
+        metrics,
     })
 }
 

@@ -32,7 +32,8 @@ fn command(args: &[&str]) -> (TempDir, Command) {
 
 fn start() -> Running {
     let free = "127.0.0.1:0";
-    let (cache, mut command) = command(&["--inference-address", free, "--management-address", free]);
+    let addresses = ["--inference-address", free, "--management-address", free, "--metrics-address", free];
+    let (cache, mut command) = command(&addresses);
     let mut child = command.spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap());
     Running { _cache: cache, child, lines }
@@ -108,7 +109,8 @@ fn a_second_signal_ends_it_at_once() {
 fn an_address_in_use_is_said_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let told = refused(&["--inference-address", "127.0.0.1:0", "--management-address", &address]);
+    let free = ["--inference-address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"];
+    let told = refused(&[&free[..], &["--management-address", &address]].concat());
     let expected = format!(
         "zoo-server: {address} is in use, by another server perhaps; stop that one or choose with --management-address"
     );

@@ -69,8 +69,11 @@ impl Fixture {
         change(&mut args, &dir.path().join("store"));
         let config = config::resolve(args, |_| None).unwrap();
         let port = || TcpListener::bind("127.0.0.1:0");
-        let listeners =
-            Listeners { inference: port().await.unwrap(), management: Some(port().await.unwrap()) };
+        let listeners = Listeners {
+            inference: port().await.unwrap(),
+            management: Some(port().await.unwrap()),
+            metrics: None,
+        };
         let shim = Shim { program: env!("CARGO_BIN_EXE_zoo-server").into() };
         let surroundings = Surroundings { shim, ..Surroundings::of_this_process().unwrap() };
         let server = Server::start(config, surroundings, listeners).unwrap();
@@ -428,7 +431,9 @@ async fn one_listener_serves_both_apis() {
     let config = config::resolve(Args { cache_dir, ..Args::default() }, |_| None).unwrap();
     let inference = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let surroundings = Surroundings::of_this_process().unwrap();
-    let server = Server::start(config, surroundings, Listeners { inference, management: None }).unwrap();
+    let server =
+        Server::start(config, surroundings, Listeners { inference, management: None, metrics: None })
+            .unwrap();
     let address = server.management_address();
     assert_eq!(address, server.inference_address());
     assert_eq!(call(address, "GET /models", &[], b"").await.json(), json!({"models": []}));

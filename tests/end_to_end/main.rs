@@ -3,6 +3,7 @@
 
 mod ends;
 mod life;
+mod metrics;
 mod native;
 mod registration;
 mod requests;

@@ -64,6 +64,7 @@ pub struct Zoo {
     child: Child,
     inference: SocketAddr,
     management: SocketAddr,
+    metrics: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
     home: Home,
 }
@@ -82,7 +83,9 @@ impl Zoo {
     /// Starts one where there are archives already.
     pub fn at(home: Home, arguments: &[&str]) -> Self {
         let mut command = Command::new(program("zoo-server"));
-        command.args(["--inference-address", "127.0.0.1:0", "--management-address", "127.0.0.1:0"]);
+        for api in ["inference", "management", "metrics"] {
+            command.args([&format!("--{api}-address"), "127.0.0.1:0"]);
+        }
         command.arg("--model-store").arg(home.path().join("store"));
         command.arg("--cache-dir").arg(home.path().join("cache"));
         command.args(arguments).current_dir(home.path()).stdin(Stdio::null());
@@ -99,7 +102,8 @@ impl Zoo {
             }
         };
         let (inference, management) = (address("Inference"), address("Management"));
-        Self { child, inference, management, log, home }
+        let metrics = address("Metrics");
+        Self { child, inference, management, metrics, log, home }
     }
 
     /// A folder of the test's own, which goes with the server.
@@ -144,6 +148,11 @@ impl Zoo {
         Client::connect(self.management).unwrap().call(request, &[], b"").unwrap()
     }
 
+    /// Asks for metrics, on a connection of its own.
+    pub fn measure(&self, request: &str) -> Reply {
+        Client::connect(self.metrics).unwrap().call(request, &[], b"").unwrap()
+    }
+
     /// Asks the inference API, on a connection of its own.
     pub fn infer(&self, request: &str, headers: &[&str], body: &[u8]) -> Reply {
         self.client().call(request, headers, body).unwrap()
@@ -154,6 +163,11 @@ impl Zoo {
         let described = self.manage(&format!("GET /models/{model}")).json();
         let workers = described[0]["workers"].as_array().unwrap();
         workers.iter().filter_map(|worker| worker["pid"].as_u64()).map(|pid| pid as u32).collect()
+    }
+
+    /// Whether it has written a line that contains `text` so far.
+    pub fn has_logged(&self, text: &str) -> bool {
+        self.log.lock().iter().any(|line| line.contains(text))
     }
 
     /// Waits until it has written so many lines that contain `text`. Answers overtake what is written about them.

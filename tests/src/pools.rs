@@ -58,8 +58,9 @@ impl Bench {
             decode_input: true,
             limit_max_image_pixels: true,
             blacklist: None,
-            lines: Arc::new(ModelLog),
-            sink: Arc::new(ModelLog),
+            lines: Arc::new(ModelLog::default()),
+            sink: Arc::new(ModelLog::default()),
+            metrics: Arc::default(),
         });
         Self { dir: tempfile::tempdir().unwrap(), context: context.unwrap(), unruly: unruly.into() }
     }

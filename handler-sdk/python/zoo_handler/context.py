@@ -100,6 +100,7 @@ class Context:
         self.stopping_criteria = None
         self.cl_socket = None
         self._metrics = metrics
+        self._declared_metrics = None
         self._request_ids = None
         self._request_processor = None
         self._items = ()
@@ -114,6 +115,10 @@ class Context:
         self.header_key_sequence_id = _sequence_key(names, "sequence_id")
         self.header_key_sequence_start = _sequence_key(names, "sequence_start")
         self.header_key_sequence_end = _sequence_key(names, "sequence_end")
+
+    def declare_metrics(self, section):
+        """Takes the section ``model_metrics`` of the server's metrics configuration, or None."""
+        self._declared_metrics = section
 
     def begin(self, items):
         """Makes these items the current batch."""
@@ -148,6 +153,8 @@ class Context:
                 from zoo_handler.metrics import MetricsCache
 
                 metrics = MetricsCache(self.model_name)
+                if self._declared_metrics:
+                    metrics.declare(self._declared_metrics, "Load")
             metrics.set_request_ids(self._joined_ids())
             self._metrics = metrics
         return self._metrics

@@ -60,6 +60,7 @@ def make_context(load):
         model_yaml_config=model.get("config") or {},
     )
     context.set_sequence_headers(load.get("headers") or {})
+    context.declare_metrics(load.get("metrics"))
     return context
 
 

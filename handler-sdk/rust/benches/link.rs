@@ -193,5 +193,6 @@ fn load() -> Load {
         max_response_bytes: 6_553_500,
         max_request_bytes: None,
         headers: BTreeMap::new(),
+        metrics: None,
     }
 }

@@ -84,6 +84,7 @@ impl Setup {
             max_response_bytes: 0,
             max_request_bytes: None,
             headers: BTreeMap::new(),
+            metrics: None,
         };
         Self { load }
     }

@@ -74,6 +74,9 @@ pub struct Load {
     /// Names of the sequence headers.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// Metrics that are declared for handlers: the section `model_metrics` of the metrics configuration.
+    #[serde(default)]
+    pub metrics: Option<Value>,
 }
 
 /// The model is ready.

@@ -15,6 +15,15 @@ pub enum Task {
     Describe,
 }
 
+/// What is measured of a job when it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// When it entered the queue.
+    pub queued_at: Instant,
+    /// Whether the client named the version.
+    pub version_named: bool,
+}
+
 /// A request and the promise to answer it. Dropped unanswered, it answers for itself.
 #[derive(Debug)]
 pub struct Job {
@@ -53,6 +62,11 @@ impl Job {
     /// The promise, for telling where the job is.
     pub fn promise(&self) -> &Promise {
         &self.promise
+    }
+
+    /// What is measured of it.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { queued_at: self.queued_at, version_named: self.version_named }
     }
 
     /// Whether it must run alone.

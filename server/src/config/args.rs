@@ -13,6 +13,27 @@ pub struct Args {
     /// Where models are managed [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDRESS")]
     pub management_address: Option<String>,
+    /// Where metrics are read [default: 127.0.0.1:8082]
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_address: Option<String>,
+    /// Listen there [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub enable_metrics_api: Option<String>,
+    /// Where metrics go: prometheus, log (and Prometheus), legacy [default: prometheus]
+    #[arg(long, value_name = "MODE")]
+    pub metrics_mode: Option<String>,
+    /// Which metrics there are, as a metrics.yaml of TorchServe
+    #[arg(long, value_name = "FILE")]
+    pub metrics_config: Option<String>,
+    /// Keep metrics of handlers that nobody declared
+    #[arg(long)]
+    pub model_metrics_auto_detect: bool,
+    /// Don't measure the machine
+    #[arg(long)]
+    pub disable_system_metrics: bool,
+    /// Seconds between measurements of the machine [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    pub metric_time_interval: Option<String>,
     /// Folder with archives
     #[arg(long, value_name = "DIR")]
     pub model_store: Option<String>,

@@ -15,6 +15,8 @@ pub use args::Args;
 pub use resolve::{SettingError, resolve};
 pub use urls::UrlPatterns;
 
+use crate::metrics::Mode;
+
 /// Everything that is set for the whole server.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -22,6 +24,16 @@ pub struct Config {
     pub inference_address: SocketAddr,
     /// Where models are managed.
     pub management_address: SocketAddr,
+    /// Where metrics are read; `None`: nowhere.
+    pub metrics_address: Option<SocketAddr>,
+    /// Where metrics go.
+    pub metrics_mode: Mode,
+    /// A file that says which metrics there are.
+    pub metrics_config: Option<PathBuf>,
+    /// Whether metrics of handlers are kept that nobody declared.
+    pub model_metrics_auto_detect: bool,
+    /// How often the machine is measured; `None`: never.
+    pub metric_time_interval: Option<Duration>,
     /// Where archives are found by name.
     pub model_store: Option<PathBuf>,
     /// What is registered at start.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Args, Config, Origin, Origins, StartupModel, StartupModels, UrlPatterns};
+use crate::metrics::Mode;
 
 /// A setting that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +42,18 @@ pub fn resolve(args: Args, env: impl Fn(&str) -> Option<OsString>) -> Result<Con
     from.switch("disable-model-api", no_api);
     from.switch("enable-model-api", api);
     from.switch("disable-token-auth", args.disable_token_auth);
+    from.switch("model-metrics-auto-detect", args.model_metrics_auto_detect);
+    from.switch("disable-system-metrics", args.disable_system_metrics);
+    let metrics_address = from.address("metrics-address", args.metrics_address, 8082);
+    let interval = from.seconds("metric-time-interval", args.metric_time_interval, 60);
     let config = Config {
         inference_address: from.address("inference-address", args.inference_address, 8080),
         management_address: from.address("management-address", args.management_address, 8081),
+        metrics_address: from.truth("enable-metrics-api", args.enable_metrics_api).then_some(metrics_address),
+        metrics_mode: from.metrics_mode(args.metrics_mode),
+        metrics_config: from.parsed("metrics-config", args.metrics_config, |text| absolute(Path::new(text))),
+        model_metrics_auto_detect: args.model_metrics_auto_detect,
+        metric_time_interval: (!args.disable_system_metrics).then_some(interval),
         models: from.models(args.models, model_store.as_deref()),
         model_store,
         cache_dir: from.cache_dir(args.cache_dir),
@@ -216,6 +226,13 @@ impl Sources<'_> {
         path
     }
 
+    fn metrics_mode(&mut self, flag: Option<String>) -> Mode {
+        let mode = self.parsed("metrics-mode", flag, |text| {
+            Mode::of(text).ok_or_else(|| format!("`{text}` must be one of prometheus, log, legacy"))
+        });
+        mode.unwrap_or_default()
+    }
+
     fn envelope(&mut self, flag: Option<String>) -> Option<String> {
         self.parsed("service-envelope", flag, |text| match text {
             "body" | "json" | "kserve" | "kservev2" => Ok(text.to_owned()),
@@ -346,6 +363,30 @@ mod tests {
     }
 
     #[test]
+    fn metrics_are_served_unless_switched_off() {
+        let usual = parse(&[]).unwrap();
+        assert_eq!(usual.metrics_address.unwrap().to_string(), "127.0.0.1:8082");
+        assert_eq!(
+            (usual.metrics_mode, usual.metric_time_interval),
+            (Mode::Prometheus, Some(Duration::from_secs(60)))
+        );
+        let other = parse(&[
+            "--enable-metrics-api=false",
+            "--metrics-mode=log",
+            "--disable-system-metrics",
+            "--model-metrics-auto-detect",
+            "--metrics-config=/m.yaml",
+        ])
+        .unwrap();
+        assert_eq!(
+            (other.metrics_address, other.metrics_mode, other.metric_time_interval),
+            (None, Mode::Log, None)
+        );
+        assert!(other.model_metrics_auto_detect && !usual.model_metrics_auto_detect);
+        assert_eq!(other.metrics_config.as_deref(), Some(Path::new("/m.yaml")));
+    }
+
+    #[test]
     fn models_are_all_or_a_list_of_names_and_locations() {
         let config = parse(&["--models", "a=one.mar", "two.mar", "http://h/m.mar?x=1"]).unwrap();
         let listed = |name: Option<&str>, location: &str| StartupModel {
@@ -374,12 +415,14 @@ mod tests {
             "--allowed-urls=https://ok/.*,http://(",
             "--decode-input-request=maybe",
             "--inference-address=here",
+            "--metrics-mode=loud",
         ])
         .unwrap_err();
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
         let expected = [
             "--model-store: `/nonexistent` is no folder",
             "--inference-address: `here` must be an IP address and a port, as 127.0.0.1:8080",
+            "--metrics-mode: `loud` must be one of prometheus, log, legacy",
             "--models: `all` means all of the model store: name it with --model-store",
             "--job-queue-size: `0` must be a whole number, 1 or more",
             "--max-request-size: `lots` must be a number of bytes above 0, as 6553500 or 64MiB",

@@ -41,8 +41,9 @@ pub(super) fn context() -> Arc<WorkerContext> {
         decode_input: true,
         limit_max_image_pixels: true,
         blacklist: None,
-        lines: Arc::new(ModelLog),
-        sink: Arc::new(ModelLog),
+        lines: Arc::new(ModelLog::default()),
+        sink: Arc::new(ModelLog::default()),
+        metrics: Arc::default(),
     };
     WorkerContext::start(settings).unwrap()
 }

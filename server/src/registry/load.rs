@@ -12,10 +12,10 @@ use zoo_archiver::{MANIFEST, Manifest, ManifestError};
 use super::native;
 use super::options;
 use super::register::Registration;
-use super::yaml;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::model::{ModelSpec, Runtime};
+use crate::yaml;
 
 /// The longest manifest or configuration that is read.
 const MAX_TEXT: u64 = 1 << 20;

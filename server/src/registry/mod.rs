@@ -24,7 +24,6 @@ mod snapshot;
 mod startup;
 mod store;
 mod version;
-mod yaml;
 
 use std::sync::Arc;
 use std::time::Duration;

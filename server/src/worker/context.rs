@@ -12,6 +12,7 @@ use super::gpu::Gpus;
 use super::launch::{Launcher, Shim, StartError};
 use super::output::LineSink;
 use super::python::{Hidden, NoPython, Python, Search, Threads, Variables};
+use crate::metrics::Metrics;
 use crate::model::ModelOptions;
 
 /// What is decided once for all workers.
@@ -44,6 +45,8 @@ pub struct WorkerSettings {
     pub lines: Arc<dyn LineSink>,
     /// Where their log records and metrics go.
     pub sink: Arc<dyn Sink>,
+    /// Where what is measured of workers goes.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What all workers have in common.

@@ -25,7 +25,7 @@ use super::loss::Loss;
 use super::orders::{Order, Orders};
 use super::pace::Pace;
 use super::window::Window;
-use crate::batch::job::{Job, Task};
+use crate::batch::job::{Job, Stamp, Task};
 use crate::batch::queue::Taken;
 use crate::failure::Failure;
 use crate::request::mailbox::{Mailbox, Notice};
@@ -198,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
                     }
                 }
                 Notice::Taken { item, bytes } => {
-                    if let Some(Slot::Streaming(_)) = self.inflight.slot(item) {
+                    if let Some(Slot::Streaming(..)) = self.inflight.slot(item) {
                         encode_credit(item, bytes, &mut self.link.outbox);
                     }
                 }
@@ -300,8 +300,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
                 self.settle(*reply, bytes)
             }
             // The large answer to an item that nobody wants any more.
-            Slot::Recalled => self.close_item(item, None).map(drop).ok_or(unknown),
-            Slot::Open(_) | Slot::Streaming(_) | Slot::Done => Err(unknown),
+            Slot::Recalled => self.close_item(item, None, Instant::now()).map(drop).ok_or(unknown),
+            Slot::Open(_) | Slot::Streaming(..) | Slot::Done => Err(unknown),
         }
     }
 
@@ -311,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         let Some(slot) = self.inflight.slot(reply.item) else { return };
         match std::mem::replace(slot, Slot::Recalled) {
             Slot::Open(job) => {
-                *slot = Slot::Streaming(sender);
+                *slot = Slot::Streaming(sender, job.stamp());
                 let body = AnswerBody::Stream(chunks);
                 job.answer(Ok(Answer { status: reply.status, headers: reply.headers, body }));
             }
@@ -322,8 +322,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     fn take_chunk(&mut self, item: u64, data: Bytes) -> Result<(), WireError> {
         self.inflight.progress(Instant::now());
         match self.inflight.slot(item) {
-            Some(Slot::Streaming(sender)) if sender.push(data) => Ok(()),
-            Some(Slot::Streaming(_)) => {
+            Some(Slot::Streaming(sender, _)) if sender.push(data) => Ok(()),
+            Some(Slot::Streaming(..)) => {
                 Err(WireError::Unexpected { kind: Kind::Chunk, during: "its stream has no credit" })
             }
             Some(Slot::Recalled) => Ok(()),
@@ -332,10 +332,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     }
 
     fn take_end(&mut self, frame: &Frame) -> Result<(), WireError> {
-        let end = decode_end(frame)?;
+        let (end, now) = (decode_end(frame)?, Instant::now());
         let unknown = WireError::UnknownItem { kind: Kind::End, item: end.item };
-        match self.close_item(end.item, Some(end.handler_us)).ok_or(unknown.clone())? {
-            Slot::Streaming(sender) => {
+        match self.close_item(end.item, Some(end.handler_us), now).ok_or(unknown.clone())? {
+            Slot::Streaming(sender, stamp) => {
+                self.measure(stamp, now, end.handler_us);
                 sender.end(match end.failed {
                     None => Ok(()),
                     Some((status, message)) => Err(Failure::Handler { status, message }),
@@ -351,25 +352,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
     fn settle(&mut self, reply: Reply, body: Bytes) -> Result<(), WireError> {
         let unknown = WireError::UnknownItem { kind: Kind::Reply, item: reply.item };
         let ran = (reply.outcome != Outcome::Cancelled).then_some(reply.handler_us);
-        match self.close_item(reply.item, ran).ok_or(unknown.clone())? {
-            Slot::Open(job) => answer(job, reply, body),
+        let now = Instant::now();
+        match self.close_item(reply.item, ran, now).ok_or(unknown.clone())? {
+            Slot::Open(job) => {
+                if job.task == Task::Predict {
+                    self.measure(job.stamp(), now, reply.handler_us);
+                }
+                answer(job, reply, body);
+            }
             Slot::Recalled => {}
-            Slot::Streaming(_) | Slot::Receiving(..) | Slot::Done => return Err(unknown),
+            Slot::Streaming(..) | Slot::Receiving(..) | Slot::Done => return Err(unknown),
         }
         Ok(())
     }
 
     /// Takes an item off the wire. `ran`: the time its handler took, if it ran.
-    fn close_item(&mut self, item: u64, ran: Option<u32>) -> Option<Slot> {
+    fn close_item(&mut self, item: u64, ran: Option<u32>, now: Instant) -> Option<Slot> {
+        let since = self.inflight.busy_since();
         let (slot, settled) = self.inflight.settle(item)?;
-        self.inflight.progress(Instant::now());
+        self.inflight.progress(now);
         if settled == Settled::Batch {
             self.overran = false;
             if let Some(micros) = ran {
                 self.pace.record(micros);
+                self.floor.meter.finished(now.duration_since(since.unwrap_or(now)), micros);
             }
         }
         Some(slot)
+    }
+
+    /// Notes a request that the worker has answered.
+    fn measure(&self, Stamp { queued_at, version_named }: Stamp, now: Instant, handler_us: u32) {
+        self.floor.meter.answered(version_named, now.duration_since(queued_at), handler_us);
     }
 
     /// Takes batches from the queue as long as the window has room and there are any.
@@ -412,6 +426,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
                 let items: Vec<_> =
                     (first..).zip(jobs).map(|(id, job)| item(id, &job.request, now)).collect();
                 encode_batch(&items, &mut self.link.outbox);
+                self.floor.meter.sent(jobs.len());
             }
         }
         self.inflight.open(jobs, now);

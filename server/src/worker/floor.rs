@@ -1,14 +1,19 @@
-//! What the workers of one model version share: their queue, and how many of them are ready.
+//! What the workers of one model version share: their queue, their meter, and how many of them are ready.
+
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::batch::queue::Queue;
+use crate::metrics::Meter;
 
 /// Shared by a pool and the owners of its workers.
 #[derive(Debug)]
 pub struct Floor {
     /// Where the owners take their work from.
     pub queue: Queue,
+    /// Where the work is measured.
+    pub meter: Arc<Meter>,
     crew: watch::Sender<Crew>,
 }
 
@@ -23,8 +28,8 @@ pub struct Crew {
 
 impl Floor {
     /// A floor with nobody on it.
-    pub fn new(queue: Queue) -> Self {
-        Self { queue, crew: watch::Sender::default() }
+    pub fn new(queue: Queue, meter: Arc<Meter>) -> Self {
+        Self { queue, meter, crew: watch::Sender::default() }
     }
 
     /// Workers that are ready.

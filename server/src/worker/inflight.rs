@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use tokio::time::Instant;
 use zoo_proto::wire::answer::Reply;
 
-use crate::batch::job::Job;
+use crate::batch::job::{Job, Stamp};
 use crate::request::stream::ChunkSender;
 
 /// An item on the wire.
@@ -16,7 +16,7 @@ pub enum Slot {
     /// Not answered.
     Open(Job),
     /// Its answer is streaming.
-    Streaming(ChunkSender),
+    Streaming(ChunkSender, Stamp),
     /// A reply with a large body has begun.
     Receiving(Job, Box<Reply>),
     /// Nobody wants its answer any more, or it was given back to the queue; the worker will still say something about it.
@@ -125,7 +125,7 @@ impl InFlight {
 
     /// Whether a streaming item has chunks that its client hasn't taken: the worker may be waiting for credit.
     pub fn waits_for_client(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot, Slot::Streaming(sender) if sender.is_backed_up()))
+        self.slots.iter().any(|slot| matches!(slot, Slot::Streaming(sender, _) if sender.is_backed_up()))
     }
 
     /// Takes the jobs of all batches but the oldest, leaving their items recalled; for giving them to other workers.

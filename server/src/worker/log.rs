@@ -1,18 +1,28 @@
-//! Where the words of workers go: into the log, under TorchServe's names for its parts.
+//! Where the words of workers go: into the log, under TorchServe's name for its part, and metrics among the metrics.
 
-use zoo_proto::wire::event::{Log, Metric};
+use std::sync::Arc;
+
+use zoo_proto::wire::event::{Log, Metric, MetricType};
 
 use super::exchange::Sink;
 use super::output::{LineSink, Stream};
+use crate::metrics::{Kind, Metrics, Observation};
 
 /// The log part that holds what models write.
 pub const MODEL_LOG: &str = "MODEL_LOG";
-/// The log part that holds what models measure.
-pub const MODEL_METRICS: &str = "MODEL_METRICS";
 
-/// Sends everything to `tracing`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ModelLog;
+/// Sends words to `tracing`, and numbers to the metrics.
+#[derive(Debug, Clone, Default)]
+pub struct ModelLog {
+    metrics: Arc<Metrics>,
+}
+
+impl ModelLog {
+    /// One for all workers.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics }
+    }
+}
 
 impl LineSink for ModelLog {
     fn line(&self, worker: &str, stream: Stream, line: &str) {
@@ -27,7 +37,7 @@ impl LineSink for ModelLog {
     }
 
     fn metrics(&self, worker: &str, metrics: &str) {
-        tracing::info!(target: MODEL_METRICS, worker, "{metrics}");
+        self.metrics.observe_line(worker, metrics);
     }
 }
 
@@ -44,39 +54,24 @@ impl Sink for ModelLog {
 
     fn metrics(&self, metrics: Vec<Metric>) {
         for metric in metrics {
-            tracing::info!(target: MODEL_METRICS, "{}", torchserve_form(&metric));
+            self.metrics.observe(&observation(&metric));
         }
     }
 }
 
-/// `Name.Unit:value|#Dimension:value,…|#requestID:…`
-fn torchserve_form(metric: &Metric) -> String {
-    let dimensions: Vec<_> =
-        metric.dimensions.iter().map(|(name, value)| format!("{name}:{value}")).collect();
-    let mut line = format!("{}.{}:{:?}|#{}", metric.name, metric.unit, metric.value, dimensions.join(","));
-    if !metric.request_ids.is_empty() {
-        line.push_str("|#requestID:");
-        line.push_str(&metric.request_ids);
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use zoo_proto::wire::event::MetricType;
-
-    #[test]
-    fn a_metric_looks_as_in_torchserve() {
-        let metric = Metric {
-            name: "HandlerTime".into(),
-            unit: "Milliseconds".into(),
-            kind: MetricType::Gauge,
-            value: 2.0,
-            request_ids: "a,b".into(),
-            dimensions: vec![("ModelName".into(), "mnist".into()), ("Level".into(), "Model".into())],
-        };
-        let line = "HandlerTime.Milliseconds:2.0|#ModelName:mnist,Level:Model|#requestID:a,b";
-        assert_eq!(torchserve_form(&metric), line);
+fn observation(metric: &Metric) -> Observation<'_> {
+    Observation {
+        name: &metric.name,
+        unit: &metric.unit,
+        kind: match metric.kind {
+            MetricType::Counter => Kind::Counter,
+            MetricType::Gauge => Kind::Gauge,
+            MetricType::Histogram => Kind::Histogram,
+        },
+        value: metric.value,
+        dimensions: metric.dimensions.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+        hostname: None,
+        timestamp: None,
+        request_ids: &metric.request_ids,
     }
 }

@@ -40,6 +40,19 @@ impl Loss {
         matches!(self, Self::Load(LoadFailed { kind: LoadFailure::Invalid, .. }))
     }
 
+    /// One word, for counting.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Launch(_) => "launch",
+            Self::TooSlow { .. } => "timeout",
+            Self::Overdue => "overdue",
+            Self::Load(_) => "load",
+            Self::Gone => "died",
+            Self::Protocol(_) => "protocol",
+            Self::Link(_) => "link",
+        }
+    }
+
     /// Whether memory ran out, as far as the worker itself could tell.
     pub fn is_memory(&self) -> bool {
         matches!(self, Self::Load(LoadFailed { kind: LoadFailure::Memory, .. }))
@@ -96,7 +109,7 @@ pub fn settle_lost(slots: Vec<(Slot, bool)>, circumstances: Circumstances) -> Ve
                 }
             }
             // A stream breaks off by being dropped.
-            Slot::Streaming(_) | Slot::Recalled | Slot::Done => {}
+            Slot::Streaming(..) | Slot::Recalled | Slot::Done => {}
         }
     }
     again

@@ -104,13 +104,18 @@ impl Owner {
         let (before, failing) = (life.state(), life.failing_since());
         let next = life.on(event, Instant::now());
         let after = life.state();
+        if let Some(Buried { word, out_of_memory, .. }) = &reason
+            && after == WorkerState::BackingOff
+        {
+            self.floor.meter.restarts(if *out_of_memory { "memory" } else { word });
+        }
         if before == WorkerState::Ready && after != WorkerState::Ready {
             self.floor.leave();
         }
         self.board.update(|published| {
             published.state = after;
             published.failing_since = life.failing_since();
-            if let Some(Buried { reason, out_of_memory }) = reason {
+            if let Some(Buried { reason, out_of_memory, .. }) = reason {
                 published.pid = None;
                 published.last_failure = Some(reason);
                 published.out_of_memory = out_of_memory;
@@ -193,6 +198,9 @@ impl Owner {
             Kind::LoadFailed => return Err(Loss::Load(LoadFailed::decode(&frame)?)),
             kind => return Err(WireError::Unexpected { kind, during: "waiting for the model" }.into()),
         };
+        // A clock that was set back has measured nothing.
+        let took = self.board.read().started.elapsed().unwrap_or_default();
+        self.context.settings.metrics.loaded(&self.name.to_string(), took);
         *live = live.take().map(|live| self.begin_serving(live, &loaded));
         Ok(Event::Loaded)
     }
@@ -296,7 +304,7 @@ impl Owner {
     async fn bury(&self, live: Option<Live>, loss: Loss) -> Buried {
         let Some(Live { mut process, output, talk }) = live else {
             tracing::error!(worker = %self.name, "Backend worker error: {loss}");
-            return Buried { reason: loss.to_string(), out_of_memory: loss.is_memory() };
+            return Buried { word: loss.word(), reason: loss.to_string(), out_of_memory: loss.is_memory() };
         };
         if loss == Loss::Gone || loss.is_by_nature() || matches!(loss, Loss::Load(_)) {
             // It is ending by itself; how it does is worth knowing.
@@ -313,7 +321,7 @@ impl Owner {
         let kept = output.finish().await;
         let reason = reason(&loss, exit, &kept);
         self.report(&loss, &reason);
-        Buried { reason, out_of_memory }
+        Buried { word: loss.word(), reason, out_of_memory }
     }
 
     fn settle(&self, exchange: &mut Exchange<UnixStream>, loss: &Loss, memory: bool) {
@@ -364,6 +372,8 @@ impl Owner {
 
 /// Why a worker was lost, as it is shown.
 struct Buried {
+    /// For counting.
+    word: &'static str,
     reason: String,
     out_of_memory: bool,
 }

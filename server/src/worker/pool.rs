@@ -21,6 +21,7 @@ use crate::batch::job::{Job, Task};
 use crate::batch::policy::BatchPolicy;
 use crate::batch::queue::{Limits, Queue, Refusal};
 use crate::failure::{Failure, Unavailable};
+use crate::metrics::Watched;
 use crate::model::ModelSpec;
 use crate::name::{ModelRef, WorkerName};
 use crate::request::Request;
@@ -126,8 +127,9 @@ impl Pool {
             bytes: options.max_queue_bytes,
             tickets: options.use_job_ticket,
         };
+        let meter = context.settings.metrics.meter(spec.name.as_str(), spec.version.as_str());
         let pool = Arc::new(Self {
-            floor: Arc::new(Floor::new(Queue::new(policy, limits))),
+            floor: Arc::new(Floor::new(Queue::new(policy, limits), meter)),
             spec,
             context,
             staff: Mutex::default(),
@@ -135,6 +137,8 @@ impl Pool {
             generation: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
         });
+        let watched: Weak<Self> = Arc::downgrade(&pool);
+        pool.floor.meter.watch(watched);
         tokio::spawn(watch_for_stall(
             Arc::downgrade(&pool),
             pool.floor.watch(),
@@ -150,6 +154,7 @@ impl Pool {
                 "The request's headers and parameter names are too large for a worker: 512 KiB in all.";
             return Err(Failure::BadRequest { message: message.into() });
         }
+        self.floor.meter.asked(version_named);
         self.enqueue(request, Task::Predict, version_named)
     }
 
@@ -358,6 +363,19 @@ impl Pool {
             }
         }
         if running == 0 { Ok(()) } else { Err(StillRunning { workers: running }) }
+    }
+}
+
+impl Watched for Pool {
+    fn queued(&self) -> usize {
+        self.floor.queue.len()
+    }
+
+    fn workers(&self) -> Vec<(&'static str, usize)> {
+        let states: Vec<_> =
+            self.staff.lock().members.iter().map(|member| member.board.read().state).collect();
+        let count = |state| states.iter().filter(|&&found| found == state).count();
+        WorkerState::ALL.map(|state| (state.as_str(), count(state))).into()
     }
 }
 

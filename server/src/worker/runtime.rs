@@ -109,6 +109,7 @@ pub(super) fn load(
         ]
         .map(|(key, name)| (key.to_owned(), name.to_owned()))
         .into(),
+        metrics: Some(context.settings.metrics.model_section()),
     }
 }
 

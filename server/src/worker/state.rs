@@ -30,9 +30,21 @@ pub enum WorkerState {
     Stopped,
 }
 
-impl fmt::Display for WorkerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl WorkerState {
+    /// Each of them.
+    pub const ALL: [Self; 7] = [
+        Self::Starting,
+        Self::Loading,
+        Self::Ready,
+        Self::Draining,
+        Self::BackingOff,
+        Self::Failed,
+        Self::Stopped,
+    ];
+
+    /// As logs and metrics show it.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Starting => "STARTING",
             Self::Loading => "LOADING",
             Self::Ready => "READY",
@@ -40,7 +52,13 @@ impl fmt::Display for WorkerState {
             Self::BackingOff => "BACKING_OFF",
             Self::Failed => "FAILED",
             Self::Stopped => "STOPPED",
-        })
+        }
+    }
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -100,6 +100,7 @@ pub(crate) fn load_frame(config: &Value) -> Load {
         max_response_bytes: 6_553_500,
         max_request_bytes: None,
         headers: BTreeMap::new(),
+        metrics: None,
     }
 }
 

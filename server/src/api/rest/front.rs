@@ -1,10 +1,11 @@
 //! What every request passes on its way in and every response on its way out: the headers that all responses carry, and the
-//! access log. One for each connection, because the log names the peer.
+//! access log, and the count of responses. One for each connection, because the log names the peer.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::Router;
@@ -20,6 +21,7 @@ use tower_service::Service as _;
 use tracing::{Level, enabled, info};
 
 use super::decode;
+use crate::metrics::Metrics;
 
 /// The response header that names the request.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -29,12 +31,13 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub struct Front {
     router: Router,
     peer: SocketAddr,
+    metrics: Arc<Metrics>,
 }
 
 impl Front {
     /// The `router` for the connection from `peer`.
-    pub fn new(router: Router, peer: SocketAddr) -> Self {
-        Self { router, peer }
+    pub fn new(router: Router, peer: SocketAddr, metrics: Arc<Metrics>) -> Self {
+        Self { router, peer, metrics }
     }
 }
 
@@ -50,7 +53,8 @@ where
         // Decided first: a log that nobody reads costs nothing.
         let entry = enabled!(target: "ACCESS_LOG", Level::INFO).then(|| Entry::new(self.peer, &request));
         let asked = request.headers().get(REQUEST_ID).cloned();
-        Passing { response: self.router.clone().call(request.map(Body::new)), asked, entry }
+        let response = self.router.clone().call(request.map(Body::new));
+        Passing { response, asked, entry, metrics: self.metrics.clone() }
     }
 }
 
@@ -61,6 +65,7 @@ pin_project! {
         response: RouteFuture<Infallible>,
         asked: Option<HeaderValue>,
         entry: Option<Entry>,
+        metrics: Arc<Metrics>,
     }
 }
 
@@ -71,6 +76,7 @@ impl Future for Passing {
         let this = self.project();
         let Ok(mut response) = ready!(this.response.poll(cx));
         common_headers(response.headers_mut(), this.asked.as_ref());
+        this.metrics.responded(response.status().as_u16());
         if let Some(entry) = this.entry {
             entry.log(&response);
         }

@@ -14,6 +14,7 @@ mod management;
 mod origin;
 mod params;
 mod path;
+mod scrape;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use axum::routing::{MethodRouter, any};
 use self::origin::Names;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 
 /// What the routes work with.
@@ -67,8 +69,18 @@ pub fn combined(api: Arc<Api>) -> Router {
     rest(management::routes(inference::routes(health::routes(Router::new())))).with_state(api)
 }
 
+/// What is served where metrics are read.
+pub fn metrics(metrics: Arc<Metrics>) -> Router {
+    rest(scrape::routes(metrics))
+}
+
+/// The same beside something else.
+pub fn with_metrics(router: Router, metrics: Arc<Metrics>) -> Router {
+    router.merge(scrape::routes(metrics))
+}
+
 /// Everything that isn't a route.
-fn rest(router: Router<Arc<Api>>) -> Router<Arc<Api>> {
+fn rest<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     router.route("/", any(async || Failure::MethodNotAllowed)).fallback(async || Failure::RouteNotFound)
 }
 

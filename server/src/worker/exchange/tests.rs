@@ -10,6 +10,7 @@ use zoo_proto::wire::{HeaderBlock, Inbox, Outbox, STREAM_CREDIT};
 use super::*;
 use crate::batch::policy::BatchPolicy;
 use crate::batch::queue::{Limits, Queue};
+use crate::metrics::Metrics;
 use crate::request::ticket::{Pending, ticket};
 use crate::request::{Answer, Outcome as Answered, Part as RequestPart};
 use crate::worker::loss::{Circumstances, settle_lost};
@@ -96,7 +97,7 @@ impl Stage {
     fn new(size: usize, terms: Terms) -> Self {
         let policy = BatchPolicy { size, delay: None };
         let limits = Limits { jobs: 1000, bytes: 100 << 20, tickets: false };
-        let floor = Arc::new(Floor::new(Queue::new(policy, limits)));
+        let floor = Arc::new(Floor::new(Queue::new(policy, limits), Metrics::default().meter("m", "1")));
         floor.enter();
         let orders = Orders::default();
         let (ours, theirs) = duplex(64 * 1024);

@@ -1,4 +1,4 @@
-//! `model-config.yaml` as JSON values.
+//! YAML files, `model-config.yaml` first of all, as JSON values.
 //!
 //! Scalars get the types that PyYAML's safe loader gives them (YAML 1.1: `yes` is true, `0x10` is 16, `1e5`
 //! is text), because handlers were written against it; three things that JSON has no word for stay text:
