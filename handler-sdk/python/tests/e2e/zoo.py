@@ -58,6 +58,8 @@ class Zoo:
             "127.0.0.1:0",
             "--management-address",
             "127.0.0.1:0",
+            "--metrics-address",
+            "127.0.0.1:0",
         ]
         command += ["--model-store", str(self.store), "--cache-dir", str(home / "cache")]
         command += ["--python", sys.executable, *arguments]
