@@ -159,3 +159,15 @@ async fn a_stop_while_the_only_worker_recovers_answers_everything() {
         assert_eq!(within(asked).await.unwrap().unwrap_err(), GONE);
     }
 }
+
+/// A server that stops closes the queue first and waits for its clients; with no worker in sight they needn't wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_queue_without_a_ready_worker_is_answered_at_once() {
+    let bench = bench();
+    let station = bench.unruly(Plan::always(Mode::NeverLoads), |_| {});
+    station.pool.start_scaling(1, 1);
+    let queued = station.spawn("queued");
+    station.pool.drain(GONE);
+    assert_eq!(within(queued).await.unwrap().unwrap_err(), GONE);
+    assert_eq!(within(station.pool.stop(GONE, Duration::from_secs(5))).await, Ok(()));
+}

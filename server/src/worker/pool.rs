@@ -333,9 +333,12 @@ impl Pool {
         QueueStatus { pending: self.floor.queue.len(), capacity: self.floor.queue.capacity() }
     }
 
-    /// Refuses new requests with `failure` and finishes those that wait.
+    /// Refuses new requests with `failure` and finishes those that wait, if there is anybody to do it.
     pub fn drain(&self, failure: Failure) {
-        self.floor.queue.close(failure);
+        self.floor.queue.close(failure.clone());
+        if self.floor.ready() == 0 {
+            self.floor.queue.fail_all(&|_| failure.clone());
+        }
     }
 
     /// Ends the pool: requests that wait are finished as far as `limit` allows, then the workers leave.
