@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use tokio::runtime::Runtime;
+use tokio::runtime::Builder;
 use tracing::{info, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -73,7 +73,11 @@ fn settings(args: Args) -> Result<Config, Problems> {
 }
 
 fn serve(config: Config) -> Result<ExitCode, Problems> {
-    let runtime = Runtime::new().map_err(problem)?;
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(config.frontend_threads)
+        .enable_all()
+        .build()
+        .map_err(problem)?;
     let served = runtime.block_on(run(config));
     // What still runs after a second signal isn't waited for.
     runtime.shutdown_background();

@@ -70,6 +70,9 @@ pub struct Args {
     /// Number of the first worker [default: 9000]
     #[arg(long, value_name = "N")]
     pub initial_worker_port: Option<String>,
+    /// Threads that serve requests; the other cores are left to the workers [default: half the cores]
+    #[arg(long, value_name = "N")]
+    pub frontend_threads: Option<String>,
     /// Most GPUs to use [default: all]
     #[arg(long, value_name = "N")]
     pub number_of_gpu: Option<String>,

@@ -59,6 +59,8 @@ pub struct Config {
     pub default_workers_per_model: Option<u32>,
     /// The number of the first worker.
     pub initial_worker_port: u32,
+    /// Threads that serve requests.
+    pub frontend_threads: usize,
     /// The most GPUs to use; `None` for all.
     pub number_of_gpu: Option<u32>,
     /// The largest request body.

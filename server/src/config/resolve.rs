@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,6 +75,9 @@ pub fn resolve(args: Args, env: impl Fn(&str) -> Option<OsString>) -> Result<Con
             0,
         ),
         initial_worker_port: from.number("initial-worker-port", args.initial_worker_port, 1).unwrap_or(9000),
+        frontend_threads: from
+            .number("frontend-threads", args.frontend_threads, 1)
+            .unwrap_or_else(half_the_cores),
         number_of_gpu: from.number("number-of-gpu", args.number_of_gpu, 0),
         max_request_size: from.size("max-request-size", args.max_request_size, 6_553_500),
         max_response_size: from.size("max-response-size", args.max_response_size, 6_553_500),
@@ -99,6 +103,12 @@ pub fn resolve(args: Args, env: impl Fn(&str) -> Option<OsString>) -> Result<Con
         from.refuse_open_address("management-address", config.management_address);
     }
     if from.errors.is_empty() { Ok(Config { origins: from.origins, ..config }) } else { Err(from.errors) }
+}
+
+/// A request costs the frontend less than it costs its worker, and a thread fewer is a wake-up fewer on its way.
+fn half_the_cores() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    (cores / 2).max(1)
 }
 
 /// What is read from, and what has been found so far.
