@@ -181,6 +181,8 @@ impl Server {
     /// Finishes what is under way, within the time that the settings allow, and ends everything.
     pub async fn stop(self) {
         let deadline = Instant::now() + self.config.drain_timeout;
+        // First, or connections would wait for requests that nobody will answer.
+        self.registry.drain();
         let for_connections =
             self.config.drain_timeout.saturating_sub(ENDING).max(self.config.drain_timeout / 2);
         let management = async {

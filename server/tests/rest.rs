@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -281,6 +282,36 @@ async fn what_a_handler_gets_and_what_a_client_gets() {
     assert_eq!(late.failure(), ("504 Gateway Timeout", "RequestTimeoutException".into(), text));
     assert_eq!(it.infer("POST /predictions/m", &[], "still here").await.body, "still here");
     it.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopping_server_answers_what_waits_for_a_worker_that_never_came() {
+    let it = Fixture::new(|_, store| {
+        let folder = store.join("broken");
+        std::fs::create_dir_all(folder.join("MAR-INF")).unwrap();
+        let manifest = r#"{"runtime": "python", "model": {"modelName": "broken", "handler": "broken.py"}}"#;
+        std::fs::write(folder.join("MAR-INF/MANIFEST.json"), manifest).unwrap();
+        std::fs::write(
+            folder.join("broken.py"),
+            "def handle(data, context):\n    raise OSError('no weights')\n",
+        )
+        .unwrap();
+    })
+    .await;
+    let registered = it.manage("POST /models?url=broken&initial_workers=1&synchronous=false").await;
+    assert_eq!(registered.status, "202 Accepted", "{}", registered.body);
+    let address = it.server.inference_address();
+    let waiting = tokio::spawn(async move { call(address, "POST /predictions/broken", &[], b"x").await });
+    let queued = async {
+        while !it.manage("GET /models/broken").await.body.contains("\"pendingRequests\": 1") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), queued).await.expect("the request is queued");
+    tokio::time::timeout(Duration::from_secs(20), it.server.stop()).await.expect("nobody is waited for");
+    let reply = waiting.await.unwrap();
+    assert_eq!(reply.status, "503 Service Unavailable");
+    assert!(reply.body.contains("The server is shutting down."), "{}", reply.body);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

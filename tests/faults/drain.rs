@@ -167,7 +167,7 @@ async fn a_closed_queue_without_a_ready_worker_is_answered_at_once() {
     let station = bench.unruly(Plan::always(Mode::NeverLoads), |_| {});
     station.pool.start_scaling(1, 1);
     let queued = station.spawn("queued");
-    station.pool.drain(GONE);
+    station.pool.drain(&GONE);
     assert_eq!(within(queued).await.unwrap().unwrap_err(), GONE);
     assert_eq!(within(station.pool.stop(GONE, Duration::from_secs(5))).await, Ok(()));
 }

@@ -220,6 +220,13 @@ impl Registry {
         self.models.load().defaults().all(|version| version.is_healthy())
     }
 
+    /// Refuses new requests; those that wait are finished, or answered if no worker is there to do it.
+    pub fn drain(&self) {
+        for version in self.models.load().all() {
+            version.pool.drain(&Failure::ShuttingDown);
+        }
+    }
+
     /// Ends everything within `limit`: registrations are called off, queues finished as far as there is time,
     /// workers stopped.
     pub async fn shutdown(&self, limit: Duration) {

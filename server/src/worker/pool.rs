@@ -334,7 +334,7 @@ impl Pool {
     }
 
     /// Refuses new requests with `failure` and finishes those that wait, if there is anybody to do it.
-    pub fn drain(&self, failure: Failure) {
+    pub fn drain(&self, failure: &Failure) {
         self.floor.queue.close(failure.clone());
         if self.floor.ready() == 0 {
             self.floor.queue.fail_all(&|_| failure.clone());
@@ -345,7 +345,7 @@ impl Pool {
     pub async fn stop(&self, failure: Failure, limit: Duration) -> Result<(), StillRunning> {
         let deadline = Instant::now() + limit;
         self.generation.fetch_add(1, Ordering::Relaxed);
-        self.drain(failure.clone());
+        self.drain(&failure);
         if self.floor.ready() > 0 {
             let for_queue = deadline.checked_sub(ENDING).unwrap_or(deadline);
             let _ = timeout_at(for_queue, self.floor.queue.drained()).await;
